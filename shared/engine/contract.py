@@ -1,0 +1,91 @@
+"""What prefill and decode services need of an engine. The torch engine and the fake one implement it alike.
+
+Guarantees every engine gives:
+
+- Determinism: the tokens of a sequence depend on its prompt, its sampling parameters and the model alone; not on who
+  shares a batch, how the prompt was cut into slices, or which worker computed which part.
+- Memory: KV memory is allocated once. `open` takes a sequence's whole share or nothing; no later call can run out.
+- Isolation: no call on one key touches the KV of another.
+
+Threads: `prefill` and `step` run on the engine's own thread, one at a time. All other methods run on the event loop's
+thread, may run beside them, are short, and are never called for a key that is in the running `prefill` or `step`;
+except `export_kv` of tokens that an earlier call computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
+
+
+class SequenceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence an engine shall hold.
+
+    `prompt_ids` are all tokens known at the start; the last `emitted` of them were generated already (they count for
+    penalties and `min_tokens`, and the position of the next draw is `len(prompt_ids)`). `capacity_tokens` is how many
+    tokens' KV to reserve.
+    """
+
+    key: str
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams
+    capacity_tokens: int
+    emitted: int = 0
+
+
+class PrefillSlice(msgspec.Struct, frozen=True):
+    """Compute prompt tokens `[start, stop)` of `key`; all before `start` are in the cache already."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class KvUsage(msgspec.Struct, frozen=True):
+    """KV memory in bytes. At rest `free_bytes == total_bytes`."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Engine(Protocol):
+    """A model that computes, holds and hands over KV caches. See the module docstring for the guarantees."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What this engine serves, and the layout of its cache."""
+
+    def usage(self) -> KvUsage:
+        """KV memory now."""
+
+    def open(self, sequence: SequenceSpec) -> None:
+        """Take up a sequence and reserve its KV memory.
+
+        Raises KvExhausted when the memory is not free now, InvalidRequest for token ids outside the vocabulary, and
+        ContextExceeded when the capacity is beyond the context. Then nothing is held.
+        """
+
+    def close(self, key: str) -> None:
+        """Free everything of `key`. Closing an unknown key does nothing."""
+
+    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+        """Compute slices of different sequences in one call. A slice that reaches the prompt's end yields a token.
+
+        The sampled token is appended to its sequence; its KV is not computed yet.
+        """
+
+    def export_kv(self, key: str, region: KvRegion) -> memoryview:
+        """The bytes of `region`, `region.size_bytes(spec.layout)` of them. Valid until `close(key)`."""
+
+    def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
+        """Write `region`. The caller has checked that it fits the layout, the capacity and `payload`."""
+
+    def append(self, key: str, token_id: int) -> None:
+        """Add a token sampled elsewhere, after the whole prompt's KV has been imported; `step` goes on from it."""
+
+    def step(self, keys: Sequence[str]) -> list[SampledToken]:
+        """Feed each sequence's last token, and sample and append its next one; one forward pass for all keys."""

@@ -1,0 +1,67 @@
+"""Every NATS subject Baton uses, in one place.
+
+Session and epoch stand in the KV subjects, so that a sender of an old epoch talks to nobody. Token frames are batched
+per gateway (one message per decode step) and carry session and epoch inside, where the gateway fences them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from shared.core import Role
+from shared.errors import ConfigError
+
+ROOT = "baton.v1"
+GENERATE = f"{ROOT}.generate"
+PLACE = f"{ROOT}.scheduler.place"
+CANCEL_PLACEMENT = f"{ROOT}.scheduler.cancel"
+BEATS = f"{ROOT}.beat.>"
+GATEWAY_QUEUE = "gateway"
+SCHEDULER_QUEUE = "scheduler"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_name(name: str) -> str:
+    """`name`, if it may be one token of a subject. Raises ConfigError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"worker id {name!r} must be 1 to 64 of A-Z a-z 0-9 _ -")
+    return name
+
+
+def run(worker: str) -> str:
+    return f"{ROOT}.prefill.{worker}.run"
+
+
+def claim(worker: str) -> str:
+    return f"{ROOT}.decode.{worker}.claim"
+
+
+def cancel(role: Role, worker: str) -> str:
+    return f"{ROOT}.{role.value}.{worker}.cancel"
+
+
+def beat(role: Role, worker: str) -> str:
+    return f"{ROOT}.beat.{role.value}.{worker}"
+
+
+def tokens(gateway: str) -> str:
+    return f"{ROOT}.tokens.{gateway}"
+
+
+def kv(session: str, epoch: int) -> str:
+    """Where a decode worker receives one session's chunks and manifest: subscribe to `kv(...) + ".*"`."""
+    return f"{ROOT}.kv.{session}.{epoch}"
+
+
+def kv_chunk(session: str, epoch: int) -> str:
+    return f"{kv(session, epoch)}.chunk"
+
+
+def kv_manifest(session: str, epoch: int) -> str:
+    return f"{kv(session, epoch)}.manifest"
+
+
+def kv_feedback(session: str, epoch: int) -> str:
+    """Where a prefill worker receives credit, NACKs and the end of one session's transfer."""
+    return f"{ROOT}.kvback.{session}.{epoch}"

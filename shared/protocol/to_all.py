@@ -1,0 +1,40 @@
+"""What everyone may hear: beats. State rebuilt from them is soft; nobody persists it."""
+
+from __future__ import annotations
+
+import enum
+
+from shared.core import Role
+from shared.protocol.wire import Message
+
+
+class WorkerState(enum.StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """A process says it lives. Silent for three `interval_ms`, it is taken for dead.
+
+    `boot` changes at every start. Gateways and schedulers leave model and capacity empty. `queued_tokens` are prompt
+    tokens accepted and not yet computed; `kv_free_bytes` is what a new session could reserve.
+    """
+
+    worker: str
+    role: Role
+    boot: str
+    state: WorkerState
+    interval_ms: int
+    model: str = ""
+    fingerprint: str = ""
+    context_tokens: int = 0
+    kv_token_bytes: int = 0
+    kv_total_bytes: int = 0
+    kv_free_bytes: int = 0
+    sessions: int = 0
+    session_limit: int = 0
+    queued_tokens: int = 0
+    queue_limit_tokens: int = 0
+    tokens_per_s: float = 0.0

@@ -1,0 +1,69 @@
+"""What a decode worker receives: claims, the manifest that closes a transfer, cancels (KV chunks: `kv_chunk`)."""
+
+from __future__ import annotations
+
+from shared.core import SamplingParams
+from shared.protocol.wire import Message
+
+
+class Claim(Message, frozen=True, kw_only=True):
+    """Reserve space for a session and be ready to receive its KV."""
+
+    session: str
+    epoch: int
+    gateway: str
+    fingerprint: str
+    prompt_ids: bytes
+    max_tokens: int
+    sampling: SamplingParams
+    deadline_ms: int
+    emitted: int = 0
+
+
+class ClaimGranted(Message, frozen=True, kw_only=True):
+    """Reply to `Claim`: the space is reserved and the KV subject is subscribed.
+
+    `credit_bytes` is how much KV payload may be published before the first `Credit`; `cached_tokens` is the prefix
+    the worker holds already; `transfer` must stand in every chunk.
+    """
+
+    session: str
+    epoch: int
+    worker: str
+    transfer: int
+    credit_bytes: int
+    cached_tokens: int = 0
+
+
+class PrefillReport(Message, frozen=True, kw_only=True):
+    """What the prefill phase did: durations on the worker's own clock, in milliseconds."""
+
+    worker: str
+    queue_ms: float
+    compute_ms: float
+    computed_tokens: int
+    cached_tokens: int = 0
+
+
+class Manifest(Message, frozen=True, kw_only=True):
+    """Closes a transfer: everything before `prompt_tokens` has been published; decode goes on from `first_token`.
+
+    `since_compute_ms` is the time between the last computed token and this message, on prefill's clock.
+    """
+
+    session: str
+    epoch: int
+    transfer: int
+    prompt_tokens: int
+    chunks: int
+    payload_bytes: int
+    first_token: int
+    since_compute_ms: float
+
+
+class Cancel(Message, frozen=True, kw_only=True):
+    """To a prefill or decode worker: free everything of this session, in this epoch or an older one."""
+
+    session: str
+    epoch: int
+    reason: str = "cancelled"

@@ -1,0 +1,44 @@
+"""What a gateway receives: token frames, batched per step, with the reports that make up a request's timeline."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.core import FinishReason, TokenLogprob
+from shared.errors import ErrorInfo
+from shared.protocol.to_decode import PrefillReport
+from shared.protocol.wire import Message
+
+
+class HandoffReport(Message, frozen=True, kw_only=True):
+    """What the hand-off took. `visible_ms`: prefill's last token computed -> decode's first step may start."""
+
+    worker: str
+    visible_ms: float
+    payload_bytes: int
+    chunks: int
+    resent_chunks: int = 0
+
+
+class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens `[index, index + n)` of one session, as int32 bytes, or its end, or both.
+
+    `error` stands where the session ended without finishing. Reports travel once, with the first frame of a phase.
+    """
+
+    session: str
+    epoch: int
+    index: int
+    ids: bytes
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    finish: FinishReason | None = None
+    error: ErrorInfo | None = None
+    prefill: PrefillReport | None = None
+    handoff: HandoffReport | None = None
+
+
+class TokenBatch(Message, frozen=True, kw_only=True):
+    """All frames one worker has for one gateway after one step."""
+
+    worker: str
+    frames: tuple[TokenFrame, ...]
