@@ -42,6 +42,10 @@ class BatonError(Exception):
     def info(self) -> ErrorInfo:
         return ErrorInfo(code=self.code, message=self.message, param=self.param, retry_after_ms=self.retry_after_ms)
 
+    def info_bytes(self) -> bytes:
+        """`info` as MessagePack: the body of an error answer."""
+        return msgspec.msgpack.encode(self.info)
+
 
 class InvalidRequest(BatonError):
     """The request is wrong and stays wrong: types, ranges, unknown or unsupported parameters."""

@@ -1,0 +1,1 @@
+"""What makes an object a running process: owned tasks, settings, logging, metrics, notification of systemd."""

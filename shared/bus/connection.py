@@ -1,0 +1,221 @@
+"""One NATS connection: publish, request, serve, listen. Errors of nats-py end here and become ours.
+
+Callbacks of nats-py run one at a time per subscription, so nothing here waits inside one: listeners are plain
+functions, requests are answered in tasks that the owner's `spawn` starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import nats
+import nats.errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from shared.bus.reply_errors import error_headers, raise_reply_error
+from shared.bus.settings import BusSettings
+from shared.errors import BatonError, DeadlineExceeded, PayloadTooLarge, Unavailable
+from shared.protocol.wire import Message, decode, encode
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+PENDING_MESSAGES = 1 << 20
+PENDING_BYTES = 256 << 20
+
+
+class Spawn(Protocol):
+    """Starts a task that its owner closes: `shared.runtime.tasks.Tasks.start`."""
+
+    def __call__(self, coro: Coroutine[Any, Any, None], *, name: str) -> object: ...
+
+
+Listener = Callable[[str, bytes], None]
+Handler = Callable[[M], Awaitable[Message]]
+
+
+class Bus:
+    """A NATS connection that reconnects for ever. Build it with `Bus.connect`, end it with `close`."""
+
+    def __init__(self, client: Client, spawn: Spawn) -> None:
+        self._client = client
+        self._spawn = spawn
+
+    @classmethod
+    async def connect(
+        cls,
+        settings: BusSettings,
+        *,
+        name: str,
+        spawn: Spawn,
+        on_reconnect: Callable[[], None] = lambda: None,
+        on_loss: Callable[[str], None] = lambda _reason: None,
+    ) -> Bus:
+        """Connect, waiting for a server as long as it takes.
+
+        `on_loss` is told when messages may have been lost: a disconnect, or a subscription past its pending limit.
+        """
+
+        async def errored(error: Exception) -> None:
+            logger.warning("NATS (%s): %s", name, error or type(error).__name__)
+            if isinstance(error, nats.errors.SlowConsumerError):
+                on_loss(f"slow consumer on {error.subject}")
+
+        async def disconnected() -> None:
+            on_loss("disconnected")
+
+        async def reconnected() -> None:
+            logger.info("NATS (%s): connected again", name)
+            on_reconnect()
+
+        client = await nats.connect(
+            settings.servers,
+            name=name,
+            error_cb=errored,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=settings.reconnect_wait_s,  # type: ignore[arg-type]
+            reconnect_to_server_handler=_with_jitter(settings.reconnect_wait_s),
+            ping_interval=settings.ping_interval_s,
+            max_outstanding_pings=2,
+            **_credentials(settings),
+        )
+        return cls(client, spawn)
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit on one message, in bytes."""
+        return int(self._client.max_payload)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    def inbox(self) -> str:
+        """A fresh subject nobody else listens on."""
+        return str(self._client.new_inbox())
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
+        """Raises PayloadTooLarge before anything is sent, and Unavailable when the connection is gone."""
+        if len(data) > self.max_payload:
+            raise PayloadTooLarge(f"message of {len(data)} bytes exceeds the NATS limit of {self.max_payload} bytes")
+        try:
+            await self._client.publish(subject, data, reply=reply, headers=headers)
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS: {error}") from error
+
+    async def send(self, subject: str, message: Message) -> None:
+        """`publish` of one message."""
+        await self.publish(subject, encode(message))
+
+    async def request(self, subject: str, message: Message, reply: type[M], timeout_s: float) -> M:
+        """Ask one responder. Raises what it answered, Unavailable for nobody, DeadlineExceeded for silence."""
+        data = encode(message)
+        if len(data) > self.max_payload:
+            raise PayloadTooLarge(f"request of {len(data)} bytes exceeds the NATS limit of {self.max_payload} bytes")
+        try:
+            answer = await self._client.request(subject, data, timeout=timeout_s)
+        except nats.errors.NoRespondersError as error:
+            raise Unavailable(f"nobody answers on {subject}") from error
+        except nats.errors.TimeoutError as error:
+            raise DeadlineExceeded(f"no answer on {subject} within {timeout_s:.1f} s") from error
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS: {error}") from error
+        raise_reply_error(answer.headers, answer.data)
+        return decode(reply, answer.data)
+
+    async def serve(self, subject: str, kind: type[M], handler: Handler[M], *, queue: str = "") -> Subscription:
+        """Answer requests: each in its own task. A BatonError the handler raises is the answer."""
+
+        async def answer(msg: Msg) -> None:
+            try:
+                reply = await handler(decode(kind, msg.data))
+            except BatonError as error:
+                await self._respond(msg, error.info_bytes(), error_headers(error))
+            else:
+                await self._respond(msg, encode(reply), None)
+
+        async def received(msg: Msg) -> None:
+            self._spawn(answer(msg), name=f"serve {subject}")
+
+        return await self._subscribe(subject, received, queue)
+
+    async def _respond(self, msg: Msg, data: bytes, headers: dict[str, str] | None) -> None:
+        if msg.reply:
+            await self.publish(msg.reply, data, headers)
+
+    async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> Subscription:
+        """Call `listener(subject, data)` for each message, in order. It must not block and must not raise."""
+
+        async def received(msg: Msg) -> None:
+            listener(msg.subject, msg.data)
+
+        return await self._subscribe(subject, received, queue)
+
+    async def listen_raw(self, subject: str, listener: Callable[[Msg], None], *, queue: str = "") -> Subscription:
+        """As `listen`, with the whole message: reply subject and headers."""
+
+        async def received(msg: Msg) -> None:
+            listener(msg)
+
+        return await self._subscribe(subject, received, queue)
+
+    async def _subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]], queue: str) -> Subscription:
+        return await self._client.subscribe(
+            subject,
+            queue=queue,
+            cb=received,
+            pending_msgs_limit=PENDING_MESSAGES,
+            pending_bytes_limit=PENDING_BYTES,
+        )
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        """Wait until the server has seen all that was published. Raises Unavailable."""
+        try:
+            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type]
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS: {error}") from error
+
+    async def close(self) -> None:
+        """Send what is pending, if the server still listens, and disconnect. Idempotent."""
+        if self._client.is_closed:
+            return
+        try:
+            if self._client.is_connected:
+                await self._client.flush(timeout=2)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            logger.debug("NATS flush at close: %s", error)
+        await self._client.close()
+
+
+def _with_jitter(wait_s: float) -> Callable[[list[Server], dict[str, Any]], tuple[Server | None, float]]:
+    """Choose any server, after 0.5 to 1.5 of `wait_s`: a restarted server is not stormed by all at once."""
+
+    def choose(servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:
+        return random.choice(servers), wait_s * random.uniform(0.5, 1.5)
+
+    return choose
+
+
+def _credentials(settings: BusSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.credentials_file:
+        options["user_credentials"] = settings.credentials_file
+    if settings.nkey_seed_file:
+        options["nkeys_seed"] = settings.nkey_seed_file
+    if settings.token:
+        options["token"] = settings.token
+    if settings.tls_ca_file:
+        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+        if settings.tls_cert_file:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file or None)
+        options["tls"] = context
+    return options
