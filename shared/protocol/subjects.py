@@ -62,6 +62,10 @@ def kv_manifest(session: str, epoch: int) -> str:
     return f"{kv(session, epoch)}.manifest"
 
 
+def kv_probe(session: str, epoch: int) -> str:
+    return f"{kv(session, epoch)}.probe"
+
+
 def kv_feedback(session: str, epoch: int) -> str:
     """Where a prefill worker receives credit, NACKs and the end of one session's transfer."""
     return f"{ROOT}.kvback.{session}.{epoch}"

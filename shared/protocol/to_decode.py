@@ -61,6 +61,13 @@ class Manifest(Message, frozen=True, kw_only=True):
     since_compute_ms: float
 
 
+class CreditProbe(Message, frozen=True, kw_only=True):
+    """Prefill has waited for credit: it has published `published_bytes` of payload, arrived or lost by now."""
+
+    transfer: int
+    published_bytes: int
+
+
 class Cancel(Message, frozen=True, kw_only=True):
     """To a prefill or decode worker: free everything of this session, in this epoch or an older one."""
 

@@ -41,10 +41,14 @@ class Credit(Message, frozen=True, kw_only=True, tag="credit", tag_field="kind")
 
 
 class Nack(Message, frozen=True, kw_only=True, tag="nack", tag_field="kind"):
-    """These regions are missing or were corrupt: publish them again, then the manifest."""
+    """These regions are missing or were corrupt: publish them again, then the manifest.
+
+    `credit_bytes` is the new cumulative credit, as in `Credit`: what was lost does not count against the sender.
+    """
 
     transfer: int
     missing: tuple[KvRegion, ...]
+    credit_bytes: int
 
 
 class Imported(Message, frozen=True, kw_only=True, tag="imported", tag_field="kind"):

@@ -1,0 +1,64 @@
+"""Credit in bytes, as cumulative counters: a lost or repeated grant does no harm.
+
+The receiver grants what it has taken in plus its window; the sender never publishes beyond what was granted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+GRANT_STEP = 4
+
+
+class SendCredit:
+    """The sender's side of one transfer."""
+
+    def __init__(self, granted_bytes: int) -> None:
+        self._granted_bytes = granted_bytes
+        self._published_bytes = 0
+        self._grew = asyncio.Event()
+
+    @property
+    def published_bytes(self) -> int:
+        return self._published_bytes
+
+    def grant(self, total_bytes: int) -> None:
+        """The receiver allows `total_bytes` since the transfer began. Older, smaller grants change nothing."""
+        if total_bytes > self._granted_bytes:
+            self._granted_bytes = total_bytes
+            self._grew.set()
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait until `size_bytes` more may be published, and count them as published."""
+        while self._published_bytes + size_bytes > self._granted_bytes:
+            self._grew.clear()
+            await self._grew.wait()
+        self._published_bytes += size_bytes
+
+
+class ReceiveCredit:
+    """The receiver's side of one transfer."""
+
+    def __init__(self, window_bytes: int) -> None:
+        self._window_bytes = window_bytes
+        self._taken_bytes = 0
+        self._granted_bytes = window_bytes
+
+    @property
+    def granted_bytes(self) -> int:
+        return self._granted_bytes
+
+    def take_in(self, size_bytes: int) -> int | None:
+        """Count what arrived, good or bad. Returns a new total to grant when it is worth a message."""
+        self._taken_bytes += size_bytes
+        due = self._taken_bytes + self._window_bytes
+        if due - self._granted_bytes < self._window_bytes // GRANT_STEP:
+            return None
+        self._granted_bytes = due
+        return due
+
+    def settle(self, published_bytes: int) -> int:
+        """The sender says it has published so much, and all of it has arrived or is lost: the new total to grant."""
+        self._taken_bytes = max(self._taken_bytes, published_bytes)
+        self._granted_bytes = self._taken_bytes + self._window_bytes
+        return self._granted_bytes

@@ -1,0 +1,26 @@
+"""How a range of tokens is cut into chunks: groups of layers, and groups of tokens where one layer is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.core import KvLayout, KvRegion
+
+
+def chunk_regions(layout: KvLayout, token_start: int, token_stop: int, chunk_bytes: int) -> Iterator[KvRegion]:
+    """Regions that cover all layers of tokens `[token_start, token_stop)`, each at most `chunk_bytes`.
+
+    A region is never smaller than one token of one layer, however small `chunk_bytes`.
+    """
+    whole = KvRegion(0, layout.layers, token_start, token_stop)
+    yield from split_region(layout, whole, chunk_bytes)
+
+
+def split_region(layout: KvLayout, region: KvRegion, chunk_bytes: int) -> Iterator[KvRegion]:
+    """`region` in pieces of at most `chunk_bytes`, in layer order."""
+    tokens_per_chunk = max(1, min(region.tokens, chunk_bytes // layout.token_layer_bytes))
+    layers_per_chunk = max(1, chunk_bytes // (tokens_per_chunk * layout.token_layer_bytes))
+    for layer in range(region.layer_start, region.layer_stop, layers_per_chunk):
+        layer_stop = min(layer + layers_per_chunk, region.layer_stop)
+        for token in range(region.token_start, region.token_stop, tokens_per_chunk):
+            yield KvRegion(layer, layer_stop, token, min(token + tokens_per_chunk, region.token_stop))

@@ -1,0 +1,129 @@
+"""The receiving end of one transfer: a plain object that is fed bytes and says what to answer.
+
+Knows no bus. Every chunk is checked before a byte of it reaches the engine; what is bad stays missing and is asked
+for again when the manifest comes. Used by the decode service.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import msgspec
+
+from shared.core import KvRegion, ModelSpec
+from shared.errors import ProtocolError
+from shared.kv.coverage import Coverage
+from shared.kv.credit import ReceiveCredit
+from shared.protocol.kv_chunk import HEADER_BYTES, KvChunkHeader, decode_chunk
+from shared.protocol.to_decode import CreditProbe, Manifest
+from shared.protocol.to_prefill import Credit, Feedback, Imported, Nack, TransferRefused
+
+logger = logging.getLogger(__name__)
+
+NACK_REGIONS = 256
+NACK_ROUNDS = 5
+
+
+class KvSink(Protocol):
+    """Where payloads go: `Engine.import_kv`."""
+
+    def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None: ...
+
+
+class TransferIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk must say of itself to belong to a transfer."""
+
+    session: str
+    epoch: int
+    transfer: int
+
+
+class Receiver:
+    """Takes in the chunks of one transfer into `sink` under `key`.
+
+    `on_chunk` and `on_manifest` return the feedback to send, if any. Once `complete`, further messages are answered
+    again but change nothing.
+    """
+
+    def __init__(
+        self,
+        sink: KvSink,
+        key: str,
+        spec: ModelSpec,
+        identity: TransferIdentity,
+        *,
+        prompt_tokens: int,
+        cached_tokens: int,
+        window_bytes: int,
+    ) -> None:
+        self._sink = sink
+        self._key = key
+        self._spec = spec
+        self._identity = identity
+        self._prompt_tokens = prompt_tokens
+        self._coverage = Coverage(spec.layout, cached_tokens, prompt_tokens)
+        self._credit = ReceiveCredit(window_bytes)
+        self._nacks = 0
+        self.complete = False
+        self.chunks = 0
+        self.payload_bytes = 0
+        self.duplicates = 0
+        self.rejected = 0
+
+    def on_chunk(self, data: bytes) -> Feedback | None:
+        """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit."""
+        try:
+            header, payload = decode_chunk(data)
+            self._check(header, payload)
+        except ProtocolError as error:
+            self.rejected += 1
+            logger.warning("KV chunk refused: %s", error, extra={"session": self._identity.session})
+        else:
+            self._write(header.region, payload)
+        total = self._credit.take_in(max(0, len(data) - HEADER_BYTES))
+        return None if total is None or self.complete else Credit(transfer=self._identity.transfer, total_bytes=total)
+
+    def on_probe(self, probe: CreditProbe) -> Feedback | None:
+        """The sender is out of credit and waits: what was lost on the way must not count against it."""
+        if probe.transfer != self._identity.transfer:
+            return None
+        return Credit(transfer=probe.transfer, total_bytes=self._credit.settle(probe.published_bytes))
+
+    def on_manifest(self, manifest: Manifest) -> Feedback | None:
+        """All has been sent: `Imported`, or a `Nack` for what is missing, or a refusal when it does not fit."""
+        if manifest.transfer != self._identity.transfer:
+            return None
+        if manifest.prompt_tokens != self._prompt_tokens:
+            reason = f"manifest for {manifest.prompt_tokens} tokens, claimed {self._prompt_tokens}"
+            return TransferRefused(transfer=manifest.transfer, reason=reason)
+        self.complete = self.complete or self._coverage.complete
+        if self.complete:
+            return Imported(transfer=manifest.transfer)
+        self._nacks += 1
+        if self._nacks > NACK_ROUNDS:
+            return TransferRefused(transfer=manifest.transfer, reason=f"incomplete after {NACK_ROUNDS} repeats")
+        missing = tuple(self._coverage.missing()[:NACK_REGIONS])
+        total = self._credit.settle(manifest.payload_bytes)
+        return Nack(transfer=manifest.transfer, missing=missing, credit_bytes=total)
+
+    def _check(self, header: KvChunkHeader, payload: memoryview) -> None:
+        ours = self._identity
+        if (header.session, header.epoch, header.transfer) != (ours.session, ours.epoch, ours.transfer):
+            raise ProtocolError(f"chunk of session {header.session} epoch {header.epoch} transfer {header.transfer}")
+        if header.fingerprint != self._spec.fingerprint or header.dtype != self._spec.layout.dtype:
+            raise ProtocolError(f"chunk of model {header.fingerprint} in {header.dtype}")
+        if not header.region.fits(self._spec.layout, self._prompt_tokens):
+            raise ProtocolError(f"chunk of a region outside the sequence: {header.region}")
+        expected = header.region.size_bytes(self._spec.layout)
+        if len(payload) != expected:
+            raise ProtocolError(f"chunk of {len(payload)} bytes for a region of {expected}")
+
+    def _write(self, region: KvRegion, payload: memoryview) -> None:
+        if self.complete or self._coverage.holds(region):
+            self.duplicates += 1
+            return
+        self._sink.import_kv(self._key, region, payload)
+        self._coverage.add(region)
+        self.chunks += 1
+        self.payload_bytes += len(payload)

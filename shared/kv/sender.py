@@ -1,0 +1,165 @@
+"""The sending end of one transfer: chunks under credit, the manifest, repeats on request.
+
+Used by the prefill service, which feeds it computed token ranges while it computes the next; it runs in one task of
+that service. Knows no bus: it publishes through `ChunkBus`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from shared.core import KvRegion, ModelSpec
+from shared.errors import HandoffFailed
+from shared.kv.credit import SendCredit
+from shared.kv.plan import chunk_regions, split_region
+from shared.protocol.kv_chunk import KvChunkHeader, encode_header
+from shared.protocol.to_decode import CreditProbe, Manifest
+from shared.protocol.to_prefill import Credit, Feedback, Imported, Nack, TransferRefused
+
+SILENCE_S = 1.0
+REPEATS = 5
+
+
+class KvSource(Protocol):
+    """Where payloads come from: `Engine.export_kv`."""
+
+    def export_kv(self, key: str, region: KvRegion) -> memoryview: ...
+
+
+class ChunkBus(Protocol):
+    """Where one transfer's messages go."""
+
+    async def chunk(self, header: bytes, payload: memoryview) -> None: ...
+
+    async def manifest(self, manifest: Manifest) -> None: ...
+
+    async def probe(self, probe: CreditProbe) -> None: ...
+
+
+class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The claim a transfer fulfils, as granted by the decode worker."""
+
+    session: str
+    epoch: int
+    transfer: int
+    credit_bytes: int
+    prompt_tokens: int
+    chunk_bytes: int
+
+
+class Sender:
+    """One transfer of `key`'s cache from `source`. Feed `computed`, then `finish`; run `send` in a task."""
+
+    def __init__(self, source: KvSource, key: str, spec: ModelSpec, target: TransferTarget, bus: ChunkBus) -> None:
+        self._source = source
+        self._key = key
+        self._spec = spec
+        self._target = target
+        self._bus = bus
+        self._credit = SendCredit(max(target.credit_bytes, target.chunk_bytes))
+        self._ranges: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+        self._feedback: asyncio.Queue[Nack | Imported | TransferRefused] = asyncio.Queue()
+        self._first_token = 0
+        self._computed_at_s = 0.0
+        self.chunks = 0
+        self.resent_chunks = 0
+
+    @property
+    def payload_bytes(self) -> int:
+        return self._credit.published_bytes
+
+    def computed(self, token_start: int, token_stop: int) -> None:
+        """Tokens `[token_start, token_stop)` are in the cache and may go."""
+        self._ranges.put_nowait((token_start, token_stop))
+
+    def finish(self, first_token: int) -> None:
+        """The prompt is computed; the manifest may follow the last chunk."""
+        self._first_token = first_token
+        self._computed_at_s = time.monotonic()
+        self._ranges.put_nowait(None)
+
+    def on_feedback(self, feedback: Feedback) -> None:
+        """Take in what the decode worker says. Feedback on another transfer is ignored."""
+        if feedback.transfer != self._target.transfer:
+            return
+        if isinstance(feedback, Credit):
+            self._credit.grant(feedback.total_bytes)
+        else:
+            if isinstance(feedback, Nack):
+                self._credit.grant(feedback.credit_bytes)
+            self._feedback.put_nowait(feedback)
+
+    async def send(self) -> None:
+        """Publish everything until decode has it all. Raises HandoffFailed when it refuses or stays silent."""
+        while (tokens := await self._ranges.get()) is not None:
+            await self._publish(chunk_regions(self._spec.layout, *tokens, self._target.chunk_bytes))
+        for _ in range(REPEATS):
+            await self._bus.manifest(self._manifest())
+            feedback = await self._next_feedback()
+            if isinstance(feedback, Imported):
+                return
+            if isinstance(feedback, TransferRefused):
+                raise HandoffFailed(f"decode refused the transfer: {feedback.reason}")
+            if isinstance(feedback, Nack):
+                await self._repeat(feedback.missing)
+        raise HandoffFailed(f"decode did not confirm the transfer after {REPEATS} manifests")
+
+    async def _next_feedback(self) -> Nack | Imported | TransferRefused | None:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await self._feedback.get()
+        except TimeoutError:
+            return None
+
+    async def _repeat(self, missing: Iterable[KvRegion]) -> None:
+        for region in missing:
+            if region.fits(self._spec.layout, self._target.prompt_tokens):
+                before = self.chunks
+                await self._publish(split_region(self._spec.layout, region, self._target.chunk_bytes))
+                self.resent_chunks += self.chunks - before
+
+    async def _publish(self, regions: Iterable[KvRegion]) -> None:
+        for region in regions:
+            await self._take_credit(region.size_bytes(self._spec.layout))
+            payload = self._source.export_kv(self._key, region)
+            await self._bus.chunk(encode_header(self._header(region), payload), payload)
+            self.chunks += 1
+
+    async def _take_credit(self, size_bytes: int) -> None:
+        """Wait for credit; probe while none comes, since chunks lost on the way would hold it for ever."""
+        for _ in range(REPEATS):
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    return await self._credit.take(size_bytes)
+            except TimeoutError:
+                probe = CreditProbe(transfer=self._target.transfer, published_bytes=self._credit.published_bytes)
+                await self._bus.probe(probe)
+        raise HandoffFailed(f"decode granted no credit for {REPEATS * SILENCE_S:.0f} s")
+
+    def _header(self, region: KvRegion) -> KvChunkHeader:
+        return KvChunkHeader(
+            fingerprint=self._spec.fingerprint,
+            session=self._target.session,
+            epoch=self._target.epoch,
+            transfer=self._target.transfer,
+            chunk=self.chunks,
+            dtype=self._spec.layout.dtype,
+            region=region,
+        )
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            session=self._target.session,
+            epoch=self._target.epoch,
+            transfer=self._target.transfer,
+            prompt_tokens=self._target.prompt_tokens,
+            chunks=self.chunks,
+            payload_bytes=self._credit.published_bytes,
+            first_token=self._first_token,
+            since_compute_ms=(time.monotonic() - self._computed_at_s) * 1000,
+        )
