@@ -25,13 +25,13 @@ class Coverage:
         return bool(self._cells.all())
 
     def missing(self) -> list[KvRegion]:
-        """What has not arrived, as few rectangles: runs of tokens, joined over neighbouring layers with the same run."""
+        """What has not arrived, as few rectangles: runs of tokens, joined over neighbouring layers."""
         regions: list[KvRegion] = []
         open_runs: dict[tuple[int, int], int] = {}
         for layer, row in enumerate(self._cells):
             runs = set(_false_runs(row))
-            for run in [run for run in open_runs if run not in runs]:
-                regions.append(KvRegion(open_runs.pop(run), layer, *run))
+            ended = open_runs.keys() - runs
+            regions += [KvRegion(open_runs.pop(run), layer, *run) for run in ended]
             for run in runs:
                 open_runs.setdefault(run, layer)
         regions += [KvRegion(layer, len(self._cells), *run) for run, layer in open_runs.items()]
