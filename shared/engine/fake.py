@@ -98,7 +98,7 @@ class FakeEngine:
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         block = self._sequences[key].cells[_index(region)]
-        return memoryview(np.ascontiguousarray(block)).cast("B")
+        return np.ascontiguousarray(block).data.cast("B")
 
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         cells = self._sequences[key].cells[_index(region)]

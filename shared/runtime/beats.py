@@ -1,0 +1,50 @@
+"""The beat a process sends: at its interval, and at once when something changed that others place by."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from shared.bus.connection import Bus
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat
+from shared.protocol.wire import encode
+
+MIN_GAP_S = 0.02
+
+
+def new_boot() -> str:
+    """An id that changes at every start."""
+    return secrets.token_hex(4)
+
+
+class Heartbeat:
+    """Publishes `make()` until cancelled. `changed()` brings the next beat forward, at most one per `MIN_GAP_S`."""
+
+    def __init__(self, bus: Bus, make: Callable[[], Beat], interval_s: float) -> None:
+        self._bus = bus
+        self._make = make
+        self._interval_s = interval_s
+        self._due = asyncio.Event()
+
+    def changed(self) -> None:
+        self._due.set()
+
+    async def send(self) -> None:
+        """Publish one beat now."""
+        beat = self._make()
+        await self._bus.publish(subjects.beat(beat.role, beat.worker), encode(beat))
+
+    async def run(self) -> None:
+        """Task body."""
+        while True:
+            self._due.clear()
+            if self._bus.connected:
+                await self.send()
+            await asyncio.sleep(MIN_GAP_S)
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._due.wait()
+            except TimeoutError:
+                continue

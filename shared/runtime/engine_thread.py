@@ -1,0 +1,32 @@
+"""The one thread an engine computes on, so that the event loop keeps answering while it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class EngineThread:
+    """Runs calls one after the other. A call that runs cannot be cancelled: `call` then waits for its end."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(*args)` on the thread. When cancelled, waits for the call's end first, then raises."""
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    def close(self) -> None:
+        """Wait for the running call, and end the thread."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
