@@ -6,6 +6,7 @@ functions, requests are answered in tasks that the owner's `spawn` starts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import ssl
@@ -39,6 +40,18 @@ class Spawn(Protocol):
 
 Listener = Callable[[str, bytes], None]
 Handler = Callable[[M], Awaitable[Message]]
+
+
+class Listening:
+    """A subscription. Whoever asked for it closes it."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def close(self) -> None:
+        """Stop listening. Idempotent; does nothing once the connection is closed."""
+        with contextlib.suppress(nats.errors.Error):
+            await self._subscription.unsubscribe()
 
 
 class Bus:
@@ -82,7 +95,7 @@ class Bus:
             disconnected_cb=disconnected,
             reconnected_cb=reconnected,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=settings.reconnect_wait_s,  # type: ignore[arg-type]
+            reconnect_time_wait=settings.reconnect_wait_s,
             reconnect_to_server_handler=_with_jitter(settings.reconnect_wait_s),
             ping_interval=settings.ping_interval_s,
             max_outstanding_pings=2,
@@ -132,7 +145,7 @@ class Bus:
         raise_reply_error(answer.headers, answer.data)
         return decode(reply, answer.data)
 
-    async def serve(self, subject: str, kind: type[M], handler: Handler[M], *, queue: str = "") -> Subscription:
+    async def serve(self, subject: str, kind: type[M], handler: Handler[M], *, queue: str = "") -> Listening:
         """Answer requests: each in its own task. A BatonError the handler raises is the answer."""
 
         async def answer(msg: Msg) -> None:
@@ -152,7 +165,7 @@ class Bus:
         if msg.reply:
             await self.publish(msg.reply, data, headers)
 
-    async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> Subscription:
+    async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> Listening:
         """Call `listener(subject, data)` for each message, in order. It must not block and must not raise."""
 
         async def received(msg: Msg) -> None:
@@ -160,7 +173,7 @@ class Bus:
 
         return await self._subscribe(subject, received, queue)
 
-    async def listen_raw(self, subject: str, listener: Callable[[Msg], None], *, queue: str = "") -> Subscription:
+    async def listen_raw(self, subject: str, listener: Callable[[Msg], None], *, queue: str = "") -> Listening:
         """As `listen`, with the whole message: reply subject and headers."""
 
         async def received(msg: Msg) -> None:
@@ -168,19 +181,23 @@ class Bus:
 
         return await self._subscribe(subject, received, queue)
 
-    async def _subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]], queue: str) -> Subscription:
-        return await self._client.subscribe(
-            subject,
-            queue=queue,
-            cb=received,
-            pending_msgs_limit=PENDING_MESSAGES,
-            pending_bytes_limit=PENDING_BYTES,
-        )
+    async def _subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]], queue: str) -> Listening:
+        try:
+            subscription = await self._client.subscribe(
+                subject,
+                queue=queue,
+                cb=received,
+                pending_msgs_limit=PENDING_MESSAGES,
+                pending_bytes_limit=PENDING_BYTES,
+            )
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS: {error}") from error
+        return Listening(subscription)
 
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Wait until the server has seen all that was published. Raises Unavailable."""
         try:
-            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type]
+            await self._client.flush(timeout=timeout_s)
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"NATS: {error}") from error
 

@@ -1,0 +1,75 @@
+"""One session on a decode worker: what was claimed, how far it is, when it must end."""
+
+from __future__ import annotations
+
+import enum
+
+from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
+from shared.kv.receiver import Receiver
+from shared.protocol.to_decode import Claim, ClaimGranted
+from shared.protocol.to_gateway import HandoffReport, TokenFrame
+from shared.protocol.wire import pack_ids
+
+
+class SessionState(enum.Enum):
+    """`CLAIMED`: waiting for its cache; `RUNNING`: in the batch; `ENDED`: to be freed."""
+
+    CLAIMED = enum.auto()
+    RUNNING = enum.auto()
+    ENDED = enum.auto()
+
+
+_NEXT = {
+    SessionState.CLAIMED: {SessionState.RUNNING, SessionState.ENDED},
+    SessionState.RUNNING: {SessionState.ENDED},
+    SessionState.ENDED: set(),
+}
+
+
+class DecodeSession:
+    """`claim` as granted; `deadline_s` on this process's monotonic clock."""
+
+    def __init__(self, claim: Claim, grant: ClaimGranted, receiver: Receiver, deadline_s: float) -> None:
+        self.claim = claim
+        self.grant = grant
+        self.receiver = receiver
+        self.deadline_s = deadline_s
+        self.state = SessionState.CLAIMED
+        self._next_index = claim.emitted
+        self._handoff: HandoffReport | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the engine: a new epoch is another sequence."""
+        return f"{self.claim.session}.{self.claim.epoch}"
+
+    def advance(self, state: SessionState) -> None:
+        """Raises ValueError for a transition that makes no sense."""
+        if state not in _NEXT[self.state]:
+            raise ValueError(f"session {self.key}: {self.state.name} -> {state.name}")
+        self.state = state
+
+    def start(self, handoff: HandoffReport) -> None:
+        """The cache is here and prefill has sent the first token: ours is the next."""
+        self.advance(SessionState.RUNNING)
+        self._handoff = handoff
+        self._next_index += 1
+
+    def frame(self, sampled: SampledToken, spec: ModelSpec) -> TokenFrame:
+        """The frame that carries `sampled`, with the end if this token is the last."""
+        index = self._next_index
+        self._next_index += 1
+        handoff, self._handoff = self._handoff, None
+        return TokenFrame(
+            session=self.claim.session,
+            epoch=self.claim.epoch,
+            index=index,
+            ids=pack_ids((sampled.token_id,)),
+            logprobs=None if sampled.logprob is None else (sampled.logprob,),
+            finish=self._finish(sampled.token_id, spec),
+            handoff=handoff,
+        )
+
+    def _finish(self, token_id: int, spec: ModelSpec) -> FinishReason | None:
+        claim = self.claim
+        return finish_reason(token_id, self._next_index, claim.max_tokens, spec.eos_token_ids, claim.sampling)

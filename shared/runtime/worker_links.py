@@ -1,0 +1,95 @@
+"""What a prefill and a decode worker share of the outside: two connections, outboxes, heartbeat, who is alive.
+
+Bulk has its own connection, so that KV can neither delay nor cut control messages and tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from shared.bus.connection import Bus
+from shared.bus.liveness import Liveness
+from shared.bus.outbox import Outbox
+from shared.bus.settings import BusSettings
+from shared.core import Role
+from shared.errors import ProtocolError
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat
+from shared.protocol.to_gateway import TokenBatch, TokenFrame
+from shared.protocol.wire import decode
+from shared.runtime.beats import Heartbeat
+from shared.runtime.tasks import Tasks
+
+
+class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a worker is on the bus."""
+
+    role: Role
+    worker: str
+    boot: str
+
+
+class WorkerLinks:
+    """The connections of one worker. Build with `open`, end with `close`; tasks belong to the `tasks` passed in."""
+
+    def __init__(self, identity: WorkerIdentity, control: Bus, kv: Bus, tasks: Tasks) -> None:
+        self.identity = identity
+        self.control = control
+        self.kv = kv
+        self.control_out = Outbox(control)
+        self.kv_out = Outbox(kv)
+        self.gateways = Liveness()
+        self._tasks = tasks
+        self._heartbeat: Heartbeat | None = None
+
+    @classmethod
+    async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
+        """Connect both and start the outboxes."""
+        name = f"{identity.role.value} {identity.worker}"
+        control = await Bus.connect(settings, name=name, spawn=tasks.start)
+        kv = await Bus.connect(settings, name=f"{name} kv", spawn=tasks.start)
+        links = cls(identity, control, kv, tasks)
+        tasks.start(links.control_out.run(), name="control outbox")
+        tasks.start(links.kv_out.run(), name="kv outbox")
+        await control.listen(subjects.BEATS, links._hear)
+        return links
+
+    def start_heartbeat(self, make: Callable[[], Beat], interval_s: float) -> None:
+        self._heartbeat = Heartbeat(self.control, make, interval_s)
+        self._tasks.start(self._heartbeat.run(), name="heartbeat")
+
+    def changed(self) -> None:
+        """Tell the fleet soon that load or state changed."""
+        if self._heartbeat is not None:
+            self._heartbeat.changed()
+
+    async def beat_now(self) -> None:
+        if self._heartbeat is not None and self.control.connected:
+            await self._heartbeat.send()
+
+    def send_frames(self, frames: Iterable[tuple[str, TokenFrame]]) -> None:
+        """One message per gateway for all its frames of this step."""
+        by_gateway: dict[str, list[TokenFrame]] = defaultdict(list)
+        for gateway, frame in frames:
+            by_gateway[gateway].append(frame)
+        for gateway, batch in by_gateway.items():
+            message = TokenBatch(worker=self.identity.worker, frames=tuple(batch))
+            self.control_out.post(subjects.tokens(gateway), message)
+
+    async def close(self) -> None:
+        """Publish what was posted and disconnect; the outboxes' tasks must still run. Idempotent."""
+        if self.control.connected:
+            await self.control_out.drain()
+        await self.kv.close()
+        await self.control.close()
+
+    def _hear(self, _subject: str, data: bytes) -> None:
+        try:
+            beat = decode(Beat, data)
+        except ProtocolError:
+            return
+        if beat.role is Role.GATEWAY:
+            self.gateways.hear(beat)
