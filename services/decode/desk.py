@@ -48,7 +48,7 @@ class ClaimDesk:
         return self._sessions.get(session)
 
     def older(self, claim: Claim) -> DecodeSession | None:
-        """The session's earlier epoch, if held here: it must go before `claim` is granted."""
+        """The session's earlier epoch, if held here: it must end, `claim` takes its place."""
         held = self._sessions.get(claim.session)
         return held if held is not None and held.claim.epoch < claim.epoch else None
 
@@ -82,7 +82,7 @@ class ClaimDesk:
 
     def _check(self, claim: Claim, held: DecodeSession | None) -> None:
         self._fences.check(claim.session, claim.epoch)
-        if held is not None:
+        if held is not None and held.claim.epoch > claim.epoch:
             raise Cancelled(f"session {claim.session} is held in epoch {held.claim.epoch}")
         if claim.fingerprint != self._engine.spec.fingerprint:
             raise UnsupportedModel(f"model {claim.fingerprint}, this worker serves {self._engine.spec.fingerprint}")

@@ -1,212 +1,25 @@
-"""The decode service: a shell around the claim desk and the stepper.
-
-It subscribes, answers claims, feeds KV messages to receivers, and frees sessions that are cancelled, overdue or whose
-gateway fell silent. Everything that decides is in `desk.py`, `stepper.py` and `shared/kv`.
-"""
+"""The decode service: one decode worker as a process."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 
-from services.decode.desk import ClaimDesk
-from services.decode.session import DecodeSession, SessionState
 from services.decode.settings import DecodeSettings
-from services.decode.stepper import Stepper, error_frame
-from shared.bus.connection import Listening
+from services.decode.worker import DecodeWorker
 from shared.core import Role
 from shared.engine.contract import Engine
-from shared.errors import BatonError, DeadlineExceeded, Draining, ProtocolError
-from shared.protocol import subjects
-from shared.protocol.to_all import Beat, WorkerState
-from shared.protocol.to_decode import Cancel, Claim, ClaimGranted, CreditProbe, Manifest
-from shared.protocol.to_gateway import HandoffReport
-from shared.protocol.to_prefill import Feedback, Imported, TransferRefused
-from shared.protocol.wire import Message, decode
-from shared.runtime.beats import new_boot
-from shared.runtime.engine_thread import EngineThread
-from shared.runtime.reaper import Reaper
 from shared.runtime.tasks import Tasks
-from shared.runtime.worker_links import WorkerIdentity, WorkerLinks
-
-logger = logging.getLogger(__name__)
+from shared.runtime.worker_service import WorkerService
 
 
-class DecodeService:
-    """One decode worker. `load` builds the engine; it runs on the engine's thread."""
-
-    def __init__(self, settings: DecodeSettings, load: Callable[[], Engine], tasks: Tasks) -> None:
-        self._settings = settings
-        self._load = load
-        self._tasks = tasks
-        self._thread = EngineThread("decode-engine")
-        self._identity = WorkerIdentity(role=Role.DECODE, worker=settings.id, boot=new_boot())
-        self._state = WorkerState.STARTING
-        self._subscriptions: dict[DecodeSession, Listening] = {}
-        self._idle = asyncio.Event()
-
-    async def start(self) -> None:
-        """Load the model, connect, and say READY to the fleet."""
-        self._engine = await self._thread.call(self._load)
-        self._links = await WorkerLinks.open(self._identity, self._settings.nats, self._tasks)
-        self._desk = ClaimDesk(
-            self._engine,
-            self._settings.id,
-            batch_limit=self._settings.batch_limit,
-            window_bytes=self._settings.window_bytes,
-        )
-        self._stepper = Stepper(self._engine, self._thread, send=self._links.send_frames, ended=self._ended)
-        self._reaper = Reaper(self._links.gateways, self._reap)
-        self._tasks.start(self._stepper.run(), name="stepper")
-        self._tasks.start(self._reaper.run(), name="reaper")
-        control = self._links.control
-        await control.serve(subjects.claim(self._settings.id), Claim, self._claim)
-        await control.listen(subjects.cancel(Role.DECODE, self._settings.id), self._on_cancel)
-        await control.flush()
-        self._state = WorkerState.READY
-        self._links.start_heartbeat(self._beat, self._settings.beat_interval_s)
-
-    async def drain(self) -> None:
-        """Take no claims; return when the last session has ended."""
-        self._state = WorkerState.DRAINING
-        await self._links.beat_now()
-        while len(self._desk):
-            self._idle.clear()
-            await self._idle.wait()
-
-    async def stop(self) -> None:
-        """End what still runs, with an error to its gateway, and disconnect."""
-        self._state = WorkerState.STOPPED
-        if hasattr(self, "_stepper"):
-            for session in self._desk.sessions():
-                self._give_up(session, Draining("the worker stops"))
-            await self._links.beat_now()
-            await self._links.close()
-        await self._tasks.close()
-        self._thread.close()
-
-    async def _claim(self, claim: Claim) -> Message:
-        if self._state is not WorkerState.READY:
-            raise Draining("the worker takes no new sessions")
-        older = self._desk.older(claim)
-        if older is not None:
-            self._stepper.leave(older)
-        session = self._desk.grant(claim)
-        if session not in self._subscriptions:
-            await self._subscribe(session)
-        return self._granted(session)
-
-    def _granted(self, session: DecodeSession) -> ClaimGranted:
-        self._links.changed()
-        return session.grant
-
-    async def _subscribe(self, session: DecodeSession) -> None:
-        """Be sure to hear the KV subject before anyone is told to publish there."""
-        try:
-            subject = f"{subjects.kv(session.claim.session, session.claim.epoch)}.*"
-            listening = await self._links.kv.listen(subject, lambda name, data: self._on_kv(session, name, data))
-            self._subscriptions[session] = listening
-            await self._links.kv.flush()
-        except BaseException:
-            self._stepper.leave(session)
-            raise
-        if session.state is SessionState.ENDED:
-            await listening.close()
-            self._subscriptions.pop(session, None)
-            raise Draining("the session ended while it was being claimed")
-
-    def _on_kv(self, session: DecodeSession, subject: str, data: bytes) -> None:
-        if session.state is SessionState.ENDED:
-            return
-        try:
-            feedback = self._take_in(session, subject.rsplit(".", 1)[1], data)
-        except ProtocolError as error:
-            logger.warning("KV message refused: %s", error, extra={"session": session.claim.session})
-            return
-        if feedback is not None:
-            self._links.kv_out.post(subjects.kv_feedback(session.claim.session, session.claim.epoch), feedback)
-
-    def _take_in(self, session: DecodeSession, kind: str, data: bytes) -> Feedback | None:
-        match kind:
-            case "chunk":
-                return session.receiver.on_chunk(data)
-            case "probe":
-                return session.receiver.on_probe(decode(CreditProbe, data))
-            case "manifest":
-                return self._on_manifest(session, decode(Manifest, data))
-            case _:
-                raise ProtocolError(f"unknown KV message {kind!r}")
-
-    def _on_manifest(self, session: DecodeSession, manifest: Manifest) -> Feedback | None:
-        feedback = session.receiver.on_manifest(manifest)
-        if isinstance(feedback, Imported) and session.state is SessionState.CLAIMED:
-            self._begin(session, manifest)
-        elif isinstance(feedback, TransferRefused):
-            self._give_up(session, ProtocolError(feedback.reason))
-        return feedback
-
-    def _begin(self, session: DecodeSession, manifest: Manifest) -> None:
-        self._engine.append(session.key, manifest.first_token)
-        session.start(
-            HandoffReport(
-                worker=self._settings.id,
-                visible_ms=manifest.since_compute_ms,
-                payload_bytes=session.receiver.payload_bytes,
-                chunks=session.receiver.chunks,
-                resent_chunks=max(0, manifest.chunks - session.receiver.chunks),
-            )
-        )
-        self._stepper.join(session)
-
-    def _on_cancel(self, _subject: str, data: bytes) -> None:
-        try:
-            cancel = decode(Cancel, data)
-        except ProtocolError as error:
-            logger.warning("cancel refused: %s", error)
-            return
-        self._desk.fence(cancel.session, cancel.epoch)
-        session = self._desk.find(cancel.session)
-        if session is not None and session.claim.epoch <= cancel.epoch:
-            self._stepper.leave(session)
-
-    def _reap(self, gateway_silent: Callable[[str], bool]) -> None:
-        for session in self._desk.overdue():
-            self._give_up(session, DeadlineExceeded("the request's deadline passed during decode"))
-        for session in self._desk.sessions():
-            if gateway_silent(session.claim.gateway):
-                logger.warning("gateway is silent, session dropped", extra={"session": session.claim.session})
-                self._stepper.leave(session)
-
-    def _give_up(self, session: DecodeSession, error: BatonError) -> None:
-        if session.state is not SessionState.ENDED:
-            self._links.send_frames([(session.claim.gateway, error_frame(session, error))])
-            self._stepper.leave(session)
-
-    def _ended(self, session: DecodeSession) -> None:
-        self._desk.release(session)
-        listening = self._subscriptions.pop(session, None)
-        if listening is not None:
-            self._tasks.start(listening.close(), name="unsubscribe")
-        self._links.changed()
-        if not len(self._desk):
-            self._idle.set()
-
-    def _beat(self) -> Beat:
-        usage = self._engine.usage()
-        spec = self._engine.spec
-        return Beat(
-            worker=self._settings.id,
-            role=Role.DECODE,
-            boot=self._identity.boot,
-            state=self._state,
-            interval_ms=round(self._settings.beat_interval_s * 1000),
-            model=spec.name,
-            fingerprint=spec.fingerprint,
-            context_tokens=spec.context_tokens,
-            kv_token_bytes=spec.layout.token_bytes,
-            kv_total_bytes=usage.total_bytes,
-            kv_free_bytes=usage.free_bytes,
-            sessions=len(self._desk),
-            session_limit=self._settings.batch_limit,
-        )
+def decode_service(settings: DecodeSettings, load_engine: Callable[[], Engine], tasks: Tasks) -> WorkerService:
+    """A decode worker that is ready to start. `settings.id` must be set."""
+    return WorkerService(
+        Role.DECODE,
+        settings.id,
+        settings.nats,
+        settings.beat_interval_s,
+        load_engine=load_engine,
+        make=lambda context: DecodeWorker(settings, context),
+        tasks=tasks,
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from services.decode.session import DecodeSession, SessionState
 from shared.core import FinishReason, SampledToken
 from shared.engine.contract import Engine
-from shared.errors import WorkerFailed
+from shared.errors import BatonError, WorkerFailed
 from shared.protocol.to_gateway import TokenFrame
 from shared.runtime.engine_thread import EngineThread
 
@@ -109,14 +109,13 @@ class Stepper:
             self._ended(session)
 
 
-def error_frame(session: DecodeSession, error: Exception) -> TokenFrame:
+def error_frame(session: DecodeSession, error: BatonError) -> TokenFrame:
     """The frame that ends `session` with `error`."""
-    info = error.info if isinstance(error, WorkerFailed) else WorkerFailed(str(error)).info
     return TokenFrame(
         session=session.claim.session,
         epoch=session.claim.epoch,
         index=0,
         ids=b"",
         finish=FinishReason.ERROR,
-        error=info,
+        error=error.info,
     )

@@ -1,0 +1,175 @@
+"""One decode worker: the claim desk and the stepper, wired to the bus.
+
+It answers claims, feeds KV messages to receivers, and frees sessions that are cancelled, overdue or whose gateway fell
+silent. Everything that decides is in `desk.py`, `stepper.py` and `shared/kv`. `service.py` runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from services.decode.desk import ClaimDesk
+from services.decode.session import DecodeSession, SessionState
+from services.decode.settings import DecodeSettings
+from services.decode.stepper import Stepper, error_frame
+from shared.bus.connection import Listening
+from shared.core import Role
+from shared.errors import BatonError, DeadlineExceeded, Draining, ProtocolError
+from shared.protocol import subjects
+from shared.protocol.to_decode import Cancel, Claim, ClaimGranted, CreditProbe, Manifest
+from shared.protocol.to_gateway import HandoffReport
+from shared.protocol.to_prefill import Feedback, Imported, TransferRefused
+from shared.protocol.wire import Message, decode
+from shared.runtime.reaper import Reaper
+from shared.runtime.worker_service import Load, WorkerContext
+
+logger = logging.getLogger(__name__)
+
+
+class DecodeWorker:
+    """A `shared.runtime.worker_service.Worker` for the decode phase."""
+
+    def __init__(self, settings: DecodeSettings, context: WorkerContext) -> None:
+        self._settings = settings
+        self._engine = context.engine
+        self._links = context.links
+        self._tasks = context.tasks
+        self._desk = ClaimDesk(
+            context.engine, settings.id, batch_limit=settings.batch_limit, window_bytes=settings.window_bytes
+        )
+        self._stepper = Stepper(context.engine, context.thread, send=self._links.send_frames, ended=self._ended)
+        self._subscriptions: dict[DecodeSession, Listening] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start stepping and listen for claims and cancels."""
+        self._tasks.start(self._stepper.run(), name="stepper")
+        self._tasks.start(Reaper(self._links.gateways, self._reap).run(), name="reaper")
+        control = self._links.control
+        await control.serve(subjects.claim(self._settings.id), Claim, self._claim)
+        await control.listen(subjects.cancel(Role.DECODE, self._settings.id), self._on_cancel)
+
+    def load(self) -> Load:
+        return Load(sessions=len(self._desk), session_limit=self._settings.batch_limit)
+
+    async def drain(self) -> None:
+        """Take no claims; return when the last session has ended."""
+        self._draining = True
+        while len(self._desk):
+            self._idle.clear()
+            await self._idle.wait()
+
+    def end_all(self) -> None:
+        """End every session with an error to its gateway."""
+        self._draining = True
+        for session in self._desk.sessions():
+            self._give_up(session, Draining("the decode worker stops"))
+
+    async def _claim(self, claim: Claim) -> Message:
+        if self._draining:
+            raise Draining("the worker takes no new sessions")
+        older = self._desk.older(claim)
+        if older is not None:
+            self._stepper.leave(older)
+        session = self._desk.grant(claim)
+        if session not in self._subscriptions:
+            await self._subscribe(session)
+        return self._granted(session)
+
+    def _granted(self, session: DecodeSession) -> ClaimGranted:
+        self._links.changed()
+        return session.grant
+
+    async def _subscribe(self, session: DecodeSession) -> None:
+        """Be sure to hear the KV subject before anyone is told to publish there."""
+        try:
+            subject = f"{subjects.kv(session.claim.session, session.claim.epoch)}.*"
+            listening = await self._links.kv.listen(subject, lambda name, data: self._on_kv(session, name, data))
+            self._subscriptions[session] = listening
+            await self._links.kv.flush()
+        except BaseException:
+            self._stepper.leave(session)
+            raise
+        if session.state is SessionState.ENDED:
+            await listening.close()
+            self._subscriptions.pop(session, None)
+            raise Draining("the session ended while it was being claimed")
+
+    def _on_kv(self, session: DecodeSession, subject: str, data: bytes) -> None:
+        if session.state is SessionState.ENDED:
+            return
+        try:
+            feedback = self._take_in(session, subject.rsplit(".", 1)[1], data)
+        except ProtocolError as error:
+            logger.warning("KV message refused: %s", error, extra={"session": session.claim.session})
+            return
+        if feedback is not None:
+            self._links.kv_out.post(subjects.kv_feedback(session.claim.session, session.claim.epoch), feedback)
+
+    def _take_in(self, session: DecodeSession, kind: str, data: bytes) -> Feedback | None:
+        match kind:
+            case "chunk":
+                return session.receiver.on_chunk(data)
+            case "probe":
+                return session.receiver.on_probe(decode(CreditProbe, data))
+            case "manifest":
+                return self._on_manifest(session, decode(Manifest, data))
+            case _:
+                raise ProtocolError(f"unknown KV message {kind!r}")
+
+    def _on_manifest(self, session: DecodeSession, manifest: Manifest) -> Feedback | None:
+        feedback = session.receiver.on_manifest(manifest)
+        if isinstance(feedback, Imported) and session.state is SessionState.CLAIMED:
+            self._begin(session, manifest)
+        elif isinstance(feedback, TransferRefused):
+            self._give_up(session, ProtocolError(feedback.reason))
+        return feedback
+
+    def _begin(self, session: DecodeSession, manifest: Manifest) -> None:
+        self._engine.append(session.key, manifest.first_token)
+        session.start(
+            HandoffReport(
+                worker=self._settings.id,
+                visible_ms=manifest.since_compute_ms,
+                payload_bytes=session.receiver.payload_bytes,
+                chunks=session.receiver.chunks,
+                resent_chunks=max(0, manifest.chunks - session.receiver.chunks),
+            )
+        )
+        self._stepper.join(session)
+
+    def _on_cancel(self, _subject: str, data: bytes) -> None:
+        try:
+            cancel = decode(Cancel, data)
+        except ProtocolError as error:
+            logger.warning("cancel refused: %s", error)
+            return
+        self._desk.fence(cancel.session, cancel.epoch)
+        session = self._desk.find(cancel.session)
+        if session is not None and session.claim.epoch <= cancel.epoch:
+            self._stepper.leave(session)
+
+    def _reap(self, gateway_silent: Callable[[str], bool]) -> None:
+        for session in self._desk.overdue():
+            self._give_up(session, DeadlineExceeded("the request's deadline passed during decode"))
+        for session in self._desk.sessions():
+            if gateway_silent(session.claim.gateway):
+                logger.warning("gateway is silent, session dropped", extra={"session": session.claim.session})
+                self._stepper.leave(session)
+
+    def _give_up(self, session: DecodeSession, error: BatonError) -> None:
+        if session.state is not SessionState.ENDED:
+            self._links.send_frames([(session.claim.gateway, error_frame(session, error))])
+            self._stepper.leave(session)
+
+    def _ended(self, session: DecodeSession) -> None:
+        self._desk.release(session)
+        listening = self._subscriptions.pop(session, None)
+        if listening is not None:
+            self._tasks.start(listening.close(), name="unsubscribe")
+        self._links.changed()
+        if not len(self._desk):
+            self._idle.set()

@@ -1,0 +1,25 @@
+"""The prefill service: one prefill worker as a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.prefill.settings import PrefillSettings
+from services.prefill.worker import PrefillWorker
+from shared.core import Role
+from shared.engine.contract import Engine
+from shared.runtime.tasks import Tasks
+from shared.runtime.worker_service import WorkerService
+
+
+def prefill_service(settings: PrefillSettings, load_engine: Callable[[], Engine], tasks: Tasks) -> WorkerService:
+    """A prefill worker that is ready to start. `settings.id` must be set."""
+    return WorkerService(
+        Role.PREFILL,
+        settings.id,
+        settings.nats,
+        settings.beat_interval_s,
+        load_engine=load_engine,
+        make=lambda context: PrefillWorker(settings, context),
+        tasks=tasks,
+    )

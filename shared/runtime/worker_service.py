@@ -1,0 +1,136 @@
+"""The life of a worker process, the same for prefill and decode: load, connect, serve, beat, drain, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from shared.bus.settings import BusSettings
+from shared.core import Role
+from shared.engine.contract import Engine
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat, WorkerState
+from shared.runtime.beats import new_boot
+from shared.runtime.engine_thread import EngineThread
+from shared.runtime.tasks import Tasks
+from shared.runtime.worker_links import WorkerIdentity, WorkerLinks
+
+
+class WorkerContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is given: its engine and the engine's thread, its links, its tasks."""
+
+    identity: WorkerIdentity
+    engine: Engine
+    thread: EngineThread
+    links: WorkerLinks
+    tasks: Tasks
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy a worker is: the part of its beat that only it knows."""
+
+    sessions: int
+    session_limit: int
+    queued_tokens: int = 0
+    queue_limit_tokens: int = 0
+    tokens_per_s: float = 0.0
+
+
+class Worker(Protocol):
+    """The part that differs between the phases."""
+
+    async def start(self) -> None:
+        """Subscribe and start tasks; work may arrive when it returns."""
+
+    def load(self) -> Load:
+        """For the next beat."""
+
+    async def drain(self) -> None:
+        """Take nothing new; return when the last session has ended."""
+
+    def end_all(self) -> None:
+        """End every session with an error to its gateway."""
+
+
+class WorkerService:
+    """A `shared.runtime.service.Service` that runs one worker.
+
+    `load_engine` builds and warms up the engine, on the engine's thread. `make` builds the worker around it.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        worker_id: str,
+        nats: BusSettings,
+        beat_interval_s: float,
+        *,
+        load_engine: Callable[[], Engine],
+        make: Callable[[WorkerContext], Worker],
+        tasks: Tasks,
+    ) -> None:
+        self._identity = WorkerIdentity(role=role, worker=subjects.check_name(worker_id), boot=new_boot())
+        self._nats = nats
+        self._beat_interval_s = beat_interval_s
+        self._load_engine = load_engine
+        self._make = make
+        self._tasks = tasks
+        self._thread = EngineThread(f"{role.value}-engine")
+        self._state = WorkerState.STARTING
+        self._links: WorkerLinks | None = None
+        self._worker: Worker | None = None
+
+    async def start(self) -> None:
+        """Load the model, connect, and say READY to the fleet."""
+        engine = await self._thread.call(self._load_engine)
+        self._links = links = await WorkerLinks.open(self._identity, self._nats, self._tasks)
+        context = WorkerContext(
+            identity=self._identity, engine=engine, thread=self._thread, links=links, tasks=self._tasks
+        )
+        self._worker = worker = self._make(context)
+        await worker.start()
+        await links.control.flush()
+        self._state = WorkerState.READY
+        links.start_heartbeat(lambda: self._beat(engine, worker), self._beat_interval_s)
+
+    async def drain(self) -> None:
+        """Take no new work; return when the last session has ended."""
+        self._state = WorkerState.DRAINING
+        if self._worker is not None and self._links is not None:
+            await self._links.beat_now()
+            await self._worker.drain()
+
+    async def stop(self) -> None:
+        """End what still runs and disconnect. Idempotent."""
+        self._state = WorkerState.STOPPED
+        if self._worker is not None:
+            self._worker.end_all()
+        if self._links is not None:
+            await self._links.beat_now()
+            await self._links.close()
+        await self._tasks.close()
+        self._thread.close()
+
+    def _beat(self, engine: Engine, worker: Worker) -> Beat:
+        usage = engine.usage()
+        load = worker.load()
+        return Beat(
+            worker=self._identity.worker,
+            role=self._identity.role,
+            boot=self._identity.boot,
+            state=self._state,
+            interval_ms=round(self._beat_interval_s * 1000),
+            model=engine.spec.name,
+            fingerprint=engine.spec.fingerprint,
+            context_tokens=engine.spec.context_tokens,
+            kv_token_bytes=engine.spec.layout.token_bytes,
+            kv_total_bytes=usage.total_bytes,
+            kv_free_bytes=usage.free_bytes,
+            sessions=load.sessions,
+            session_limit=load.session_limit,
+            queued_tokens=load.queued_tokens,
+            queue_limit_tokens=load.queue_limit_tokens,
+            tokens_per_s=load.tokens_per_s,
+        )
