@@ -147,7 +147,8 @@ class DecodeWorker:
         except ProtocolError as error:
             logger.warning("cancel refused: %s", error)
             return
-        self._desk.fence(cancel.session, cancel.epoch)
+        if cancel.fence:
+            self._desk.fence(cancel.session, cancel.epoch)
         session = self._desk.find(cancel.session)
         if session is not None and session.claim.epoch <= cancel.epoch:
             self._stepper.leave(session)

@@ -203,7 +203,8 @@ class PrefillWorker:
         except ProtocolError as error:
             logger.warning("cancel refused: %s", error)
             return
-        self._fences.raise_fence(cancel.session, cancel.epoch)
+        if cancel.fence:
+            self._fences.raise_fence(cancel.session, cancel.epoch)
         for held in list(self._held.values()):
             if held.run.order.session == cancel.session and held.run.order.epoch <= cancel.epoch:
                 self._end(held)

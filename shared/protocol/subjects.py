@@ -13,6 +13,7 @@ from shared.errors import ConfigError
 
 ROOT = "baton.v1"
 GENERATE = f"{ROOT}.generate"
+CANCEL_GENERATION = f"{GENERATE}.cancel.*"
 PLACE = f"{ROOT}.scheduler.place"
 CANCEL_PLACEMENT = f"{ROOT}.scheduler.cancel"
 BEATS = f"{ROOT}.beat.>"
@@ -27,6 +28,11 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"worker id {name!r} must be 1 to 64 of A-Z a-z 0-9 _ -")
     return name
+
+
+def cancel_generation(session: str) -> str:
+    """Where anyone who knows `session` may end it; every gateway listens on `CANCEL_GENERATION`."""
+    return f"{GENERATE}.cancel.{session}"
 
 
 def run(worker: str) -> str:

@@ -69,8 +69,13 @@ class CreditProbe(Message, frozen=True, kw_only=True):
 
 
 class Cancel(Message, frozen=True, kw_only=True):
-    """To a prefill or decode worker: free everything of this session, in this epoch or an older one."""
+    """To a prefill or decode worker: free everything of this session, in this epoch or an older one.
+
+    With `fence`, what still arrives for these epochs is refused too. A scheduler that takes back its own claim, to try
+    again later in the same epoch, leaves the fence down.
+    """
 
     session: str
     epoch: int
+    fence: bool = True
     reason: str = "cancelled"

@@ -15,6 +15,7 @@ import msgspec
 from shared.errors import ProtocolError
 
 VERSION = 1
+ID_BYTES = 4
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ def pack_ids(ids: Sequence[int]) -> bytes:
 
 def unpack_ids(data: bytes) -> list[int]:
     """Inverse of `pack_ids`. Raises ProtocolError when `data` is not whole int32s."""
-    if len(data) % 4:
+    if len(data) % ID_BYTES:
         raise ProtocolError(f"token ids are int32: {len(data)} bytes do not divide by 4")
     packed = array("i")
     packed.frombytes(data)

@@ -1,0 +1,133 @@
+"""Placing one session: a decode that claims it, then a prefill that runs it. Decides; speaks through `Workers`."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from services.scheduler.fleet import Fleet
+from services.scheduler.workers import Workers
+from shared.core import Role
+from shared.errors import BatonError, ContextExceeded, DeadlineExceeded, Unavailable, UnsupportedModel
+from shared.protocol.to_all import Beat
+from shared.protocol.to_decode import Cancel, Claim, ClaimGranted
+from shared.protocol.to_prefill import RunPrefill
+from shared.protocol.to_scheduler import PlaceRequest
+from shared.protocol.wire import ID_BYTES
+
+logger = logging.getLogger(__name__)
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """The two workers that hold a session now."""
+
+    prefill: str
+    decode: str
+
+
+class Placer:
+    """Tries workers in the fleet's order until one of each phase says yes."""
+
+    def __init__(self, fleet: Fleet, workers: Workers) -> None:
+        self._fleet = fleet
+        self._workers = workers
+
+    async def place(self, request: PlaceRequest, deadline_ms: int) -> Placement | None:
+        """The placement, or None when nobody has room now.
+
+        Raises Unavailable when a phase has no live worker, ContextExceeded when the request can never fit, and what a
+        worker found wrong with the request itself.
+        """
+        capacity_tokens = _capacity_tokens(request)
+        self._check_fleet(request.model, capacity_tokens)
+        for beat in self._fleet.decodes(request.model, capacity_tokens):
+            grant = await self._claim(beat, request, deadline_ms)
+            if grant is None:
+                continue
+            self._fleet.gave_decode(beat, capacity_tokens)
+            prefill = await self._run(beat, grant, request, deadline_ms)
+            if prefill is None:
+                return None
+            return Placement(prefill=prefill, decode=beat.worker)
+        return None
+
+    def _check_fleet(self, model: str, capacity_tokens: int) -> None:
+        if not self._fleet.serves(model):
+            raise Unavailable(f"no prefill and decode worker of {model} is ready", retry_after_ms=1000)
+        if self._fleet.never_fits(model, capacity_tokens):
+            raise ContextExceeded(f"no decode worker has KV memory for {capacity_tokens} tokens")
+
+    async def _claim(self, beat: Beat, request: PlaceRequest, deadline_ms: int) -> ClaimGranted | None:
+        claim = Claim(
+            session=request.session,
+            epoch=request.epoch,
+            gateway=request.gateway,
+            fingerprint=beat.fingerprint,
+            prompt_ids=request.prompt_ids,
+            max_tokens=request.max_tokens,
+            sampling=request.sampling,
+            deadline_ms=deadline_ms,
+            emitted=request.emitted,
+        )
+        try:
+            return await self._workers.claim(beat.worker, claim)
+        except BatonError as error:
+            self._refused(Role.DECODE, beat.worker, request, error)
+            return None
+
+    async def _run(self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int) -> str | None:
+        """The prefill that took the run; None when none did, and the claim is given back."""
+        order = _order(decode, grant, request, deadline_ms)
+        placed = False
+        try:
+            for beat in self._fleet.prefills(request.model, decode.fingerprint):
+                if await self._try_run(beat, order, request):
+                    placed = True
+                    return beat.worker
+            return None
+        finally:
+            if not placed:
+                self._give_back(Role.DECODE, decode.worker, request)
+
+    async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> bool:
+        try:
+            await self._workers.run(beat.worker, order)
+        except BatonError as error:
+            self._refused(Role.PREFILL, beat.worker, request, error)
+            return False
+        self._fleet.gave_prefill(beat, len(request.prompt_ids) // ID_BYTES)
+        return True
+
+    def _refused(self, role: Role, worker: str, request: PlaceRequest, error: BatonError) -> None:
+        """Pass over a worker that has no room or does not answer; raise what no other worker would judge otherwise."""
+        if isinstance(error, DeadlineExceeded):
+            self._give_back(role, worker, request)
+        elif not error.retryable and not isinstance(error, UnsupportedModel):
+            raise error
+        logger.info("%s %s refused: %s", role.value, worker, error, extra={"session": request.session})
+
+    def _give_back(self, role: Role, worker: str, request: PlaceRequest) -> None:
+        self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
+
+
+def _capacity_tokens(request: PlaceRequest) -> int:
+    return len(request.prompt_ids) // ID_BYTES + request.max_tokens - request.emitted
+
+
+def _order(decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int) -> RunPrefill:
+    return RunPrefill(
+        session=request.session,
+        epoch=request.epoch,
+        gateway=request.gateway,
+        fingerprint=decode.fingerprint,
+        prompt_ids=request.prompt_ids,
+        max_tokens=request.max_tokens,
+        sampling=request.sampling,
+        deadline_ms=deadline_ms,
+        decode=decode.worker,
+        transfer=grant.transfer,
+        credit_bytes=grant.credit_bytes,
+        cached_tokens=grant.cached_tokens,
+        emitted=request.emitted,
+    )

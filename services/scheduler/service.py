@@ -1,0 +1,134 @@
+"""The scheduler service: a shell around fleet, placer and waiting room. Several may run; each hears all beats."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from services.scheduler.fleet import Fleet
+from services.scheduler.placer import Placement, Placer
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.waiting_room import WaitingRoom
+from services.scheduler.workers import BusWorkers
+from shared.bus.connection import Bus, Listening
+from shared.bus.outbox import Outbox
+from shared.core import Role
+from shared.errors import Cancelled, ProtocolError
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat, WorkerState
+from shared.protocol.to_decode import Cancel
+from shared.protocol.to_scheduler import CancelPlacement, Placed, PlaceRequest
+from shared.protocol.wire import Message, decode
+from shared.runtime.beats import Heartbeat, new_boot
+from shared.runtime.fences import Fences
+from shared.runtime.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+
+class SchedulerService:
+    """One scheduler. `settings.id` must be set."""
+
+    def __init__(self, settings: SchedulerSettings, tasks: Tasks) -> None:
+        self._settings = settings
+        self._id = subjects.check_name(settings.id)
+        self._tasks = tasks
+        self._boot = new_boot()
+        self._state = WorkerState.STARTING
+        self._fleet = Fleet()
+        self._fences = Fences()
+        self._requests: Listening | None = None
+        self._bus: Bus | None = None
+        self._idle = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect, hear who is there, then take requests."""
+        self._bus = bus = await Bus.connect(self._settings.nats, name=f"scheduler {self._id}", spawn=self._tasks.start)
+        self._outbox = Outbox(bus)
+        self._tasks.start(self._outbox.run(), name="outbox")
+        self._workers = BusWorkers(bus, self._outbox, self._settings.claim_timeout_s)
+        self._room = WaitingRoom(Placer(self._fleet, self._workers).place, self._settings.queue_limit)
+        await bus.listen(subjects.BEATS, self._hear)
+        await bus.listen(subjects.CANCEL_PLACEMENT, self._on_cancel)
+        self._requests = await bus.serve(subjects.PLACE, PlaceRequest, self._place, queue=subjects.SCHEDULER_QUEUE)
+        await bus.flush()
+        self._state = WorkerState.READY
+        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
+        self._tasks.start(self._heartbeat.run(), name="heartbeat")
+
+    async def drain(self) -> None:
+        """Leave new requests to other schedulers; return when nobody waits here."""
+        self._state = WorkerState.DRAINING
+        if self._requests is not None:
+            await self._requests.close()
+            while self._room.inside:
+                self._idle.clear()
+                await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Disconnect. Idempotent."""
+        self._state = WorkerState.STOPPED
+        if self._bus is not None:
+            if self._bus.connected:
+                await self._bus.send(subjects.beat(Role.SCHEDULER, self._id), self._beat())
+                await self._outbox.drain()
+            await self._bus.close()
+        await self._tasks.close()
+
+    async def _place(self, request: PlaceRequest) -> Message:
+        started_s = time.monotonic()
+        self._fences.check(request.session, request.epoch)
+        try:
+            placement = await self._room.place(request)
+        finally:
+            if not self._room.inside:
+                self._idle.set()
+        self._undo_if_cancelled(request, placement)
+        return Placed(
+            session=request.session,
+            epoch=request.epoch,
+            prefill=placement.prefill,
+            decode=placement.decode,
+            queue_ms=(time.monotonic() - started_s) * 1000,
+        )
+
+    def _undo_if_cancelled(self, request: PlaceRequest, placement: Placement) -> None:
+        """A cancel that came while the workers were being asked: they hold a session nobody wants."""
+        try:
+            self._fences.check(request.session, request.epoch)
+        except Cancelled:
+            cancel = Cancel(session=request.session, epoch=request.epoch)
+            self._workers.cancel(Role.PREFILL, placement.prefill, cancel)
+            self._workers.cancel(Role.DECODE, placement.decode, cancel)
+            raise
+
+    def _hear(self, _subject: str, data: bytes) -> None:
+        try:
+            beat = decode(Beat, data)
+        except ProtocolError as error:
+            logger.warning("beat refused: %s", error)
+            return
+        if beat.role in (Role.PREFILL, Role.DECODE):
+            self._fleet.hear(beat)
+            self._room.fleet_changed()
+
+    def _on_cancel(self, _subject: str, data: bytes) -> None:
+        try:
+            cancel = decode(CancelPlacement, data)
+        except ProtocolError as error:
+            logger.warning("cancel refused: %s", error)
+            return
+        self._fences.raise_fence(cancel.session, cancel.epoch)
+        self._room.cancel(cancel.session, cancel.epoch)
+
+    def _beat(self) -> Beat:
+        return Beat(
+            worker=self._id,
+            role=Role.SCHEDULER,
+            boot=self._boot,
+            state=self._state,
+            interval_ms=round(self._settings.beat_interval_s * 1000),
+            sessions=self._room.inside,
+            session_limit=self._settings.queue_limit,
+        )
