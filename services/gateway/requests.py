@@ -7,12 +7,14 @@ same call means the same tokens everywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from services.gateway.generation import GenerationRequest, ServedModel
+from services.gateway.openai.chat_messages import ChatMessage
+from services.gateway.openai.params import Call, ChatCall, CompletionCall
 from shared.core import SamplingParams
 from shared.errors import ContextExceeded, InvalidRequest, ModelNotFound
 
@@ -29,39 +31,8 @@ class TextEncoder(Protocol):
 class ChatRenderer(Protocol):
     """A conversation to the text the model was trained on; a `shared.text` chat template is one."""
 
-    def render(self, messages: Sequence[Any]) -> str:
-        """Ends with the opening of the assistant's turn. Raises InvalidRequest for what the template refuses."""
-
-
-class Call(Protocol):
-    """What completions and chats have in common; `params.py` makes them."""
-
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def n(self) -> int: ...
-    @property
-    def max_tokens(self) -> int | None:
-        """None: the rest of the context."""
-
-    @property
-    def sampling(self) -> SamplingParams: ...
-    @property
-    def stop(self) -> tuple[str, ...]: ...
-
-
-class CompletionCall(Call, Protocol):
-    """A call with prompts: texts, or token ids."""
-
-    @property
-    def prompts(self) -> Sequence[str | Sequence[int]]: ...
-
-
-class ChatCall(Call, Protocol):
-    """A call with one conversation."""
-
-    @property
-    def messages(self) -> Sequence[Any]: ...
+    def render(self, messages: Sequence[Mapping[str, object]], *, add_generation_prompt: bool) -> str:
+        """`add_generation_prompt` opens the assistant's turn. Raises InvalidRequest for what the template refuses."""
 
 
 class RequestBuilder:
@@ -74,7 +45,7 @@ class RequestBuilder:
         self,
         model: ServedModel,
         tokenizer: TextEncoder,
-        chat_template: ChatRenderer | None,
+        chat_template: ChatRenderer,
         *,
         deadline_s: float = 600.0,
         sequence_limit: int = 256,
@@ -120,11 +91,10 @@ class RequestBuilder:
             raise InvalidRequest("the prompt is empty", param="prompt")
         return ids
 
-    async def chat_ids(self, messages: Sequence[Any]) -> tuple[int, ...]:
+    async def chat_ids(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True) -> tuple[int, ...]:
         """Token ids of a conversation, up to the opening of the assistant's turn."""
-        if self._chat_template is None:
-            raise InvalidRequest(f"model {self._model.name!r} has no chat template", param="messages")
-        text = self._chat_template.render(messages)
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        text = self._chat_template.render(plain, add_generation_prompt=add_generation_prompt)
         return await self._encode(text, add_special_tokens=False, param="messages")
 
     def check_ids(self, ids: Iterable[int], *, param: str) -> None:
@@ -171,14 +141,14 @@ class RequestBuilder:
         wanted = 1 if call.max_tokens is None else call.max_tokens
         if prompt_tokens + wanted > context:
             raise ContextExceeded(
-                f"the model's context is {context} tokens; the prompt has {prompt_tokens}"
-                f" and at least {wanted} more were requested, {prompt_tokens + wanted} in all",
+                f"the model's context is {context} tokens: the prompt's {prompt_tokens} and"
+                f" {wanted} to generate are {prompt_tokens + wanted}",
                 param=param,
             )
         max_tokens = context - prompt_tokens if call.max_tokens is None else wanted
         if call.sampling.min_tokens > max_tokens:
             raise InvalidRequest(
-                f"min_tokens {call.sampling.min_tokens} is more than the {max_tokens} tokens there are",
+                f"min_tokens {call.sampling.min_tokens} is more than the {max_tokens} tokens to generate",
                 param="min_tokens",
             )
         return max_tokens

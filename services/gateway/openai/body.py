@@ -1,0 +1,73 @@
+"""Request bodies: a JSON object or an InvalidRequest, and never more bytes than the limit.
+
+Knows JSON and aiohttp's request, not what the object means. Every route that takes a body calls it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from aiohttp import hdrs, web
+
+from shared.errors import InvalidRequest, PayloadTooLarge
+
+JSON_TYPES = ("application/json", "text/json")
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`, which must be UTF-8.
+
+    Raises InvalidRequest for anything else: malformed, too deep, duplicated keys, NaN, lone surrogates, not an object.
+    """
+    try:
+        text = raw.decode()
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeError as error:
+        raise InvalidRequest("the body is not valid UTF-8") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return value
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the body of `request`. Raises InvalidRequest and PayloadTooLarge, as early as it can."""
+    if request.content_type not in JSON_TYPES:
+        raise InvalidRequest(f"Content-Type must be application/json, not {request.content_type}")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise InvalidRequest("a Content-Encoding of the body is not supported")
+    check_length(request)
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large(request) from error
+    return parse_object(raw)
+
+
+def check_length(request: web.BaseRequest) -> None:
+    """Raises PayloadTooLarge when the announced length is over the limit: nothing of the body has been read."""
+    if request.content_length is not None and request.content_length > request.client_max_size:
+        raise too_large(request)
+
+
+def too_large(request: web.BaseRequest) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than {request.client_max_size} bytes")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InvalidRequest(f"key {twice!r} is in the body twice", param=twice)
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequest(f"{name} is not valid JSON")
