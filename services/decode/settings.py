@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-from shared.bus.settings import BusSettings
+from msgspec import Meta
+
+from shared.runtime.process_settings import WorkerProcessSettings
 
 
-class DecodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one decode worker.
+class DecodeSettings(WorkerProcessSettings, frozen=True, kw_only=True):
+    """Settings of one decode worker."""
 
-    `batch_limit`: sessions held at once. `window_bytes`: KV payload one transfer may have in flight. `engine`: torch or
-    fake.
-    """
-
-    id: str = ""
-    model: str = "smollm2-135m-instruct"
-    engine: str = "torch"
-    dtype: str = "bfloat16"
-    device: str = "cpu"
-    cores: str = ""
-    threads: int = 1
-    kv_bytes: int = 1 << 30
-    batch_limit: int = 64
-    window_bytes: int = 16 << 20
-    fake_step_s: float = 0.0
-    beat_interval_s: float = 0.5
-    drain_timeout_s: float = 30.0
-    metrics_port: int = 0
-    cache_dir: str = ""
-    nats: BusSettings = BusSettings()
+    kv_bytes: Annotated[int, Meta(ge=1, description="KV memory of this worker")] = 1 << 30
+    batch_limit: Annotated[int, Meta(ge=1, description="sessions held at once")] = 64
+    window_bytes: Annotated[int, Meta(ge=1, description="KV payload one transfer may have in flight")] = 16 << 20
+    fake_step_s: Annotated[float, Meta(ge=0, description="how long a step of the fake engine takes")] = 0.0

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-from shared.bus.settings import BusSettings
+from msgspec import Meta
+
+from shared.runtime.process_settings import ModelSettings
 
 
-class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one gateway.
+class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
+    """Settings of one gateway."""
 
-    `port` 0 takes a free one. `request_timeout_s`: the most a request may take. `body_limit_bytes`: the largest HTTP
-    body. `session_limit`: generations at once, beyond which requests are refused.
-    """
-
-    id: str = ""
-    model: str = "smollm2-135m-instruct"
-    host: str = "127.0.0.1"
-    port: int = 8080
-    request_timeout_s: float = 600.0
-    body_limit_bytes: int = 8 << 20
-    session_limit: int = 4096
-    attempts: int = 3
-    beat_interval_s: float = 0.5
-    drain_timeout_s: float = 30.0
-    cache_dir: str = ""
-    nats: BusSettings = BusSettings()
+    host: Annotated[str, Meta(description="address of the HTTP door")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of the HTTP door; 0: a free one")] = 8080
+    request_timeout_s: Annotated[float, Meta(gt=0, description="most a request may take")] = 600.0
+    body_limit_bytes: Annotated[int, Meta(ge=1, description="largest HTTP body")] = 8 << 20
+    session_limit: Annotated[int, Meta(ge=1, description="generations at once; more are refused")] = 4096
+    attempts: Annotated[int, Meta(ge=1, description="how often a request is placed before it fails")] = 3

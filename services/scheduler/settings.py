@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-from shared.bus.settings import BusSettings
+from msgspec import Meta
+
+from shared.runtime.process_settings import ProcessSettings
 
 
-class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`queue_limit`: requests that may wait for room. `claim_timeout_s`: how long a worker may take to answer."""
+class SchedulerSettings(ProcessSettings, frozen=True, kw_only=True):
+    """Settings of one scheduler."""
 
-    id: str = ""
-    queue_limit: int = 1024
-    claim_timeout_s: float = 2.0
-    beat_interval_s: float = 0.5
-    drain_timeout_s: float = 10.0
-    nats: BusSettings = BusSettings()
+    queue_limit: Annotated[int, Meta(ge=1, description="requests that may wait for room")] = 1024
+    claim_timeout_s: Annotated[float, Meta(gt=0, description="how long a worker may take to answer")] = 2.0
+    drain_timeout_s: Annotated[float, Meta(ge=0, description="longest wait for running work after SIGTERM")] = 10.0

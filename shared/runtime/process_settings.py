@@ -1,4 +1,4 @@
-"""Settings that every process has. The services' own settings extend them."""
+"""Settings that several services have. Each service's own settings extend one of these."""
 
 from __future__ import annotations
 
@@ -24,19 +24,41 @@ class LogLevel(enum.StrEnum):
 
 
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the settings of every service."""
+    """Base of the settings of every service. An empty `id` is filled in by the `baton` command."""
 
+    id: Annotated[str, Meta(description="name on the bus, unique in the fleet; empty: made up")] = ""
     nats: BusSettings = BusSettings()
+    beat_interval_s: Annotated[float, Meta(gt=0, description="time between two beats")] = 0.5
+    drain_timeout_s: Annotated[float, Meta(ge=0, description="longest wait for running work after SIGTERM")] = 30.0
+    metrics_host: Annotated[str, Meta(description="address of the metrics port")] = "127.0.0.1"
+    metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port for Prometheus; 0: none")] = 0
     log_level: Annotated[LogLevel, Meta(description="least severe records to log")] = LogLevel.INFO
-    log_format: Annotated[LogFormat, Meta(description="one record per line, as key=value pairs or as JSON")] = (
+    log_format: Annotated[LogFormat, Meta(description="a line per record, as key=value pairs or as JSON")] = (
         LogFormat.KEY_VALUE
     )
-    metrics_host: Annotated[str, Meta(description="address the metrics port listens on")] = "127.0.0.1"
-    metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port of the Prometheus metrics; 0: none")] = 0
-    drain_timeout_s: Annotated[float, Meta(ge=0, description="longest wait for running work after SIGTERM")] = 60.0
 
 
-class WorkerProcessSettings(ProcessSettings, frozen=True, kw_only=True):
-    """Base of the settings of the processes that compute."""
+class ModelSettings(ProcessSettings, frozen=True, kw_only=True):
+    """Settings of the services that need the model's files."""
 
+    model: Annotated[str, Meta(description="name of a pulled model, or a folder that holds one")] = (
+        "smollm2-135m-instruct"
+    )
+    cache_dir: Annotated[str, Meta(description="where pulled models are kept; empty: the user's cache")] = ""
+
+
+class EngineKind(enum.StrEnum):
+    TORCH = "torch"
+    FAKE = "fake"
+
+
+class WorkerProcessSettings(ModelSettings, frozen=True, kw_only=True):
+    """Settings of the services that compute."""
+
+    engine: Annotated[EngineKind, Meta(description="torch; or fake: no model, made-up tokens, for tests")] = (
+        EngineKind.TORCH
+    )
+    dtype: Annotated[str, Meta(description="bfloat16, float16 or float32")] = "bfloat16"
+    device: Annotated[str, Meta(description="cpu or cuda")] = "cpu"
     cores: Annotated[tuple[int, ...], Meta(description="CPU cores this process may use, as 2,3; none: all")] = ()
+    threads: Annotated[int, Meta(ge=1, description="threads of the engine")] = 1
