@@ -1,0 +1,42 @@
+"""What tests of every kind share: a real NATS server and the default model."""
+
+from __future__ import annotations
+
+import collections
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local import nats_server
+from shared.errors import BatonError
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a nats-server process that lasts for the session."""
+    command = nats_server.command(tmp_path_factory.mktemp("nats"))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        start_up = nats_server.StartUp()
+        for line in server.stderr:
+            start_up.read(line)
+            if start_up.ready:
+                break
+        assert start_up.ready, "nats-server did not start"
+        threading.Thread(target=collections.deque, args=(server.stderr, 0), daemon=True).start()
+        yield start_up.url
+        server.terminate()
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Path:
+    """The folder of the default model. Tests that use it carry the mark `model`."""
+    from shared.models.store import DEFAULT_MODEL, resolve
+
+    try:
+        return resolve(DEFAULT_MODEL)
+    except BatonError as error:
+        pytest.skip(f"the default model is not here: {error}")
