@@ -48,6 +48,11 @@ class Listening:
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
 
+    async def drain(self) -> None:
+        """Take nothing new; return when what has arrived was handed to the listener."""
+        with contextlib.suppress(nats.errors.Error):
+            await self._subscription.drain()
+
     async def close(self) -> None:
         """Stop listening. Idempotent; does nothing once the connection is closed."""
         with contextlib.suppress(nats.errors.Error):

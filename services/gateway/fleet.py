@@ -1,0 +1,43 @@
+"""The fleet as a gateway sees it: who lives, and whether requests can be served."""
+
+from __future__ import annotations
+
+import logging
+
+from services.gateway.openai.health import FleetStatus
+from shared.bus.liveness import Liveness
+from shared.core import Role
+from shared.errors import ProtocolError
+from shared.protocol.to_all import Beat
+from shared.protocol.wire import decode
+
+logger = logging.getLogger(__name__)
+
+
+class GatewayFleet:
+    """Listens to beats; answers /health (`services.gateway.openai.health.Fleet`)."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self.liveness = Liveness()
+        self.draining = False
+
+    def hear(self, _subject: str, data: bytes) -> None:
+        """Listener of the beats' subject."""
+        try:
+            self.liveness.hear(decode(Beat, data))
+        except ProtocolError as error:
+            logger.warning("beat refused: %s", error)
+
+    def status(self) -> FleetStatus:
+        prefills = len(self.liveness.ready(Role.PREFILL, self._model))
+        decodes = len(self.liveness.ready(Role.DECODE, self._model))
+        schedulers = len(list(self.liveness.alive(Role.SCHEDULER)))
+        checks = (
+            (bool(prefills), f"no prefill worker of {self._model} is ready"),
+            (bool(decodes), f"no decode worker of {self._model} is ready"),
+            (bool(schedulers), "no scheduler is alive"),
+            (not self.draining, "this gateway is shutting down"),
+        )
+        reasons = tuple(reason for fine, reason in checks if not fine)
+        return FleetStatus(prefill_workers=prefills, decode_workers=decodes, reasons=reasons)

@@ -1,0 +1,156 @@
+"""The gateway service: the doors in front, the sessions behind them, the bus below."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+
+from aiohttp import web
+from prometheus_client import REGISTRY
+
+from services.gateway.fleet import GatewayFleet
+from services.gateway.generation import ServedModel
+from services.gateway.http import HttpSettings, make_app, runner
+from services.gateway.nats_door.door import NatsDoor
+from services.gateway.requests import RequestBuilder
+from services.gateway.sessions.registry import SessionLinks, Sessions
+from services.gateway.settings import GatewaySettings
+from services.gateway.websocket.door import WebSocketDoor
+from shared.bus.connection import Bus
+from shared.bus.outbox import Outbox
+from shared.core import Role
+from shared.errors import ConfigError
+from shared.models.store import ModelFolder, read_model_facts
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat, WorkerState
+from shared.runtime.beats import Heartbeat, new_boot
+from shared.runtime.tasks import Tasks
+from shared.text.chat_template import ChatTemplate
+from shared.text.tokenizer import Tokenizer
+
+DISTRIBUTION = "baton-serve"
+
+
+class GatewayService:
+    """One gateway for one model. `settings.id` must be set; `model` is the folder with its tokenizer."""
+
+    def __init__(self, settings: GatewaySettings, model: ModelFolder, tasks: Tasks) -> None:
+        self._settings = settings
+        self._id = subjects.check_name(settings.id)
+        self._model = model
+        self._tasks = tasks
+        self._boot = new_boot()
+        self._state = WorkerState.STARTING
+        self._fleet = GatewayFleet(model.name)
+        self._bus: Bus | None = None
+        self._http: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Connect, then open the doors. Raises ConfigError when the HTTP address cannot be had."""
+        settings = self._settings
+        tokenizer = Tokenizer.load(self._model.path)
+        builder = self._builder(tokenizer)
+        self._bus = bus = await Bus.connect(settings.nats, name=f"gateway {self._id}", spawn=self._tasks.start)
+        self._outbox = Outbox(bus)
+        self._sessions = Sessions(
+            SessionLinks(bus=bus, outbox=self._outbox, fleet=self._fleet.liveness, tasks=self._tasks),
+            tokenizer,
+            gateway=self._id,
+            model=self._model.name,
+            session_limit=settings.session_limit,
+            attempts=settings.attempts,
+        )
+        self._websockets = WebSocketDoor(self._sessions, builder)
+        self._nats_door = NatsDoor(bus, self._sessions, builder)
+        await self._start_bus(bus)
+        self._http = await self._open_http(builder, tokenizer)
+        await self._nats_door.start()
+        await bus.flush()
+        self._state = WorkerState.READY
+
+    async def drain(self) -> None:
+        """Refuse new requests; return when those that run have been answered."""
+        self._state = WorkerState.DRAINING
+        self._fleet.draining = True
+        if self._http is not None:
+            await self._nats_door.drain()
+            await self._websockets.drain()
+            await self._sessions.drain()
+
+    async def stop(self) -> None:
+        """Close the doors, which cancels what still runs, and disconnect. Idempotent."""
+        self._state = WorkerState.STOPPED
+        if self._http is not None:
+            await self._websockets.close()
+            await self._nats_door.close()
+            await self._http.cleanup()
+        if self._bus is not None:
+            if self._bus.connected:
+                await self._heartbeat.send()
+                await self._outbox.drain()
+            await self._bus.close()
+        await self._tasks.close()
+
+    @property
+    def port(self) -> int:
+        """The HTTP port, once started."""
+        if self._http is None:
+            raise ConfigError("the gateway has not started")
+        return int(self._http.addresses[0][1])
+
+    async def _start_bus(self, bus: Bus) -> None:
+        await bus.listen(subjects.BEATS, self._fleet.hear)
+        await bus.listen(subjects.tokens(self._id), self._sessions.on_tokens)
+        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
+        self._tasks.start(self._outbox.run(), name="outbox")
+        self._tasks.start(self._sessions.watch(), name="watch")
+        self._tasks.start(self._heartbeat.run(), name="heartbeat")
+
+    def _builder(self, tokenizer: Tokenizer) -> RequestBuilder:
+        facts = read_model_facts(self._model.path)
+        served = ServedModel(
+            name=self._model.name,
+            vocab_size=facts.vocab_size,
+            context_tokens=facts.context_tokens,
+            created_unix_s=int(time.time()),
+        )
+        template = ChatTemplate.load(self._model.path, self._model.name)
+        return RequestBuilder(served, tokenizer, template, deadline_s=self._settings.request_timeout_s)
+
+    async def _open_http(self, builder: RequestBuilder, tokenizer: Tokenizer) -> web.AppRunner:
+        installed = version(DISTRIBUTION)
+        app = make_app(
+            self._sessions,
+            builder,
+            tokenizer,
+            fleet=self._fleet,
+            registry=REGISTRY,
+            settings=HttpSettings(
+                version=installed,
+                system_fingerprint=f"baton-{installed}",
+                body_limit_bytes=self._settings.body_limit_bytes,
+            ),
+        )
+        self._websockets.register(app)
+        http = runner(app)
+        await http.setup()
+        try:
+            await web.TCPSite(http, self._settings.host, self._settings.port).start()
+        except OSError as error:
+            await http.cleanup()
+            raise ConfigError(
+                f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}", param="port"
+            ) from error
+        return http
+
+    def _beat(self) -> Beat:
+        return Beat(
+            worker=self._id,
+            role=Role.GATEWAY,
+            boot=self._boot,
+            state=self._state,
+            interval_ms=round(self._settings.beat_interval_s * 1000),
+            model=self._model.name,
+            sessions=len(self._sessions),
+            session_limit=self._settings.session_limit,
+        )

@@ -1,0 +1,119 @@
+"""One session: its journal (what was asked, what has been emitted) and the tokens that wait for its reader."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+from services.gateway.generation import GenerationRequest
+from services.gateway.sessions.delivery import Delivery
+from services.gateway.sessions.timeline import Timeline
+from shared.core import FinishReason, SampledToken
+from shared.errors import BatonError, DeadlineExceeded
+from shared.protocol.to_gateway import TokenFrame
+from shared.protocol.to_scheduler import Placed, PlaceRequest
+from shared.protocol.wire import pack_ids
+
+
+class Session:
+    """Fed with frames by the gateway's listener, read by one reader, which may be slow.
+
+    What waits is bounded by the request's `max_tokens`, and the reader takes all of it at once.
+    """
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self.id = secrets.token_hex(16)
+        self.request = request
+        self.timeline = Timeline()
+        self.placed: Placed | None = None
+        self.handed_off = False
+        self.gaps_s: list[float] = []
+        self._delivery = Delivery()
+        self._emitted: list[int] = []
+        self._waiting: list[SampledToken] = []
+        self._failure: BatonError | None = None
+        self._arrived = asyncio.Event()
+        self._deadline_s = time.monotonic() + request.deadline_s
+
+    @property
+    def epoch(self) -> int:
+        return self._delivery.epoch
+
+    @property
+    def finished(self) -> bool:
+        return self._delivery.finish is not None
+
+    @property
+    def emitted_tokens(self) -> int:
+        return len(self._emitted)
+
+    def left_s(self) -> float:
+        return self._deadline_s - time.monotonic()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """From now on only `epoch` may speak. What has been emitted stays."""
+        self._delivery.begin(epoch)
+        self.placed = None
+        self.handed_off = False
+        self._failure = None
+
+    def place_request(self, gateway: str, model: str) -> PlaceRequest:
+        """What a scheduler needs to place the session in its present epoch: prompt and emitted tokens."""
+        return PlaceRequest(
+            session=self.id,
+            epoch=self.epoch,
+            gateway=gateway,
+            model=model,
+            prompt_ids=pack_ids([*self.request.prompt_ids, *self._emitted]),
+            max_tokens=self.request.max_tokens,
+            sampling=self.request.sampling,
+            deadline_ms=max(1, int(self.left_s() * 1000)),
+            emitted=len(self._emitted),
+        )
+
+    def place(self, placed: Placed) -> None:
+        self.placed = placed
+        self.timeline.placed(placed)
+
+    def on_frame(self, frame: TokenFrame) -> None:
+        """Take in one frame. Raises ProtocolError for one that makes no sense."""
+        tokens = self._delivery.accept(frame)
+        if frame.epoch == self.epoch:
+            self.timeline.report(frame)
+            self.handed_off = self.handed_off or frame.handoff is not None
+        if tokens:
+            gap_s = self.timeline.tokens(len(tokens))
+            if gap_s is not None:
+                self.gaps_s.append(gap_s)
+            self._waiting += tokens
+            self._emitted += [token.token_id for token in tokens]
+        if self._delivery.error is not None:
+            self._failure = self._delivery.error
+        self._arrived.set()
+
+    def fail(self, error: BatonError) -> None:
+        """The present epoch is over, whatever its workers still say."""
+        if not self.finished:
+            self._failure = error
+            self._arrived.set()
+
+    async def next_tokens(self) -> tuple[list[SampledToken], FinishReason | None]:
+        """All tokens that have arrived since the last call, at least one unless it is the end.
+
+        Raises the failure of the present epoch once what came before it is taken, and DeadlineExceeded.
+        """
+        while not self._waiting and not self.finished:
+            if self._failure is not None:
+                raise self._failure
+            self._arrived.clear()
+            await self._wait()
+        tokens, self._waiting = self._waiting, []
+        return tokens, self._delivery.finish
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, self.left_s())):
+                await self._arrived.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"not done within {self.request.deadline_s:g} s") from None
