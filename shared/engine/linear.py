@@ -1,0 +1,40 @@
+"""Linear layers whose weight is laid out once, at load, as the CPU's bf16 matrix kernel wants it.
+
+Bit-identical to `torch.nn.Linear`, and about twice as fast at few rows. Knows no model; `general_runner` calls it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class PackedLinear(nn.Module):
+    """A bias-or-not linear layer on a prepacked bf16 weight. Inference only."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[..., in_features]` -> `[..., out_features]`."""
+        if not x.numel():
+            return x.new_empty((*x.shape[:-1], self.out_features))
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return result
+
+
+def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this machine's torch has the prepacked kernel for `dtype`."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Replace every `nn.Linear` inside `model`; weights shared with an embedding stay there as well."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, PackedLinear(child))

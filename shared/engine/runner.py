@@ -1,0 +1,20 @@
+"""What computes logits: the general path over transformers' own modules, or a fused one for the models it knows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from shared.engine.packed import PackedBatch, RowRule
+
+
+class Runner(Protocol):
+    """One loaded model."""
+
+    @property
+    def row_rule(self) -> RowRule:
+        """How batches must be filled up."""
+
+    def logits(self, batch: PackedBatch) -> torch.Tensor:
+        """Write the KV of all segments, and return `[batch.logits, vocab]`."""

@@ -1,0 +1,178 @@
+"""The engine on torch: sequences, their KV memory, and one packed forward pass per call.
+
+Implements `contract.Engine`; the guarantees and the rule of threads are written there. Knows no service and no bus;
+the model itself is behind `runner.Runner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
+from shared.engine import kv_bytes as kv_transfer
+from shared.engine.checkpoint import read_checkpoint
+from shared.engine.contract import KvUsage, PrefillSlice, SequenceSpec
+from shared.engine.general_runner import GeneralRunner, load_model, probe
+from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace
+from shared.engine.packed import Piece, pack
+from shared.engine.runner import Runner
+from shared.engine.sampling import SamplerState, sample
+from shared.engine.support import context_tokens
+from shared.errors import ConfigError, ContextExceeded, InvalidRequest
+
+_CPU_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_WARM_UP_KEY = "\0warm-up"
+_WARM_UP_TOKENS = 256
+_GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """A sequence in the engine. Values up to `clean_tokens` are finite, whatever the memory held before."""
+
+    tokens: list[int]
+    prompt_tokens: int
+    space: KvSpace
+    sampler: SamplerState
+    clean_tokens: int = field(default=0)
+
+    def append(self, token_id: int) -> None:
+        self.tokens.append(token_id)
+        self.sampler.append(token_id)
+
+    def piece(self, start: int, stop: int, *, wants_logits: bool) -> Piece:
+        """Tokens `[start, stop)` as part of a batch, with the memory behind them ready to be read."""
+        if not 0 <= start < stop <= min(len(self.tokens), self.space.capacity):
+            raise ValueError(f"tokens [{start}, {stop}) of {len(self.tokens)}, capacity {self.space.capacity}")
+        if stop > self.clean_tokens:
+            self.clean_tokens = (stop + BLOCK_TOKENS - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+            self.space.kv[:, 1, :, stop : self.clean_tokens].zero_()
+        return Piece(self.space, self.tokens[start:stop], start, wants_logits)
+
+
+class TorchEngine:
+    """See `contract.Engine`."""
+
+    def __init__(self, spec: ModelSpec, runner: Runner, memory: KvMemory, device: torch.device) -> None:
+        self._spec = spec
+        self._runner = runner
+        self._memory = memory
+        self._device = device
+        self._sequences: dict[str, _Sequence] = {}
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, dtype: str, kv_bytes: int, device: str = "cpu", threads: int = 1) -> Self:
+        """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
+
+        Raises ConfigError for a folder, dtype or device that cannot be, UnsupportedModel for a model that is not
+        honoured exactly.
+        """
+        if dtype not in _CPU_DTYPES:
+            raise ConfigError(f"dtype {dtype} is not one of {', '.join(_CPU_DTYPES)}")
+        if device != "cpu":
+            raise ConfigError(f"device {device} is not supported")
+        torch.set_num_threads(threads)
+        place = torch.device(device)
+        checkpoint = read_checkpoint(folder)
+        model = load_model(checkpoint, _CPU_DTYPES[dtype], place)
+        spec = ModelSpec(
+            name=name,
+            fingerprint=checkpoint.fingerprint(),
+            vocab_size=int(model.config.vocab_size),
+            context_tokens=context_tokens(model.config),
+            eos_token_ids=checkpoint.eos_token_ids,
+            layout=probe(model).layout(model.config, dtype),
+        )
+        memory = KvMemory(spec.layout, kv_bytes, place)
+        return cls(spec, GeneralRunner(model, memory), memory, place)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._spec
+
+    def usage(self) -> KvUsage:
+        return self._memory.usage
+
+    def warm_up(self) -> None:
+        """Run one prompt and one step, so that the first request finds every kernel built. Call it while idle."""
+        total = self.usage().total_bytes // self._spec.layout.token_bytes
+        tokens = min(_WARM_UP_TOKENS, self._spec.context_tokens - 1, total - 1)
+        sequence = SequenceSpec(key=_WARM_UP_KEY, prompt_ids=[0] * tokens, sampling=_GREEDY, capacity_tokens=tokens + 1)
+        self.open(sequence)
+        try:
+            self.prefill([PrefillSlice(_WARM_UP_KEY, 0, tokens)])
+            self.step([_WARM_UP_KEY])
+        finally:
+            self.close(_WARM_UP_KEY)
+
+    def open(self, sequence: SequenceSpec) -> None:
+        if sequence.key in self._sequences:
+            raise ValueError(f"sequence {sequence.key!r} is open already")
+        self._check(sequence)
+        sampler = SamplerState(
+            sequence.sampling,
+            sequence.prompt_ids,
+            sequence.emitted,
+            self._spec.vocab_size,
+            self._spec.eos_token_ids,
+        )
+        space = self._memory.reserve(sequence.capacity_tokens)
+        tokens = list(sequence.prompt_ids)
+        self._sequences[sequence.key] = _Sequence(tokens, len(tokens), space, sampler)
+
+    def close(self, key: str) -> None:
+        sequence = self._sequences.pop(key, None)
+        if sequence is not None:
+            self._memory.release(sequence.space)
+
+    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+        sequences = [self._sequences[one.key] for one in slices]
+        finishes = [one.stop == sequence.prompt_tokens for one, sequence in zip(slices, sequences, strict=True)]
+        pieces = [
+            sequence.piece(one.start, one.stop, wants_logits=finished)
+            for one, sequence, finished in zip(slices, sequences, finishes, strict=True)
+        ]
+        finishing = [sequence for sequence, finished in zip(sequences, finishes, strict=True) if finished]
+        sampled = iter(self._run(pieces, finishing))
+        return [next(sampled) if finished else None for finished in finishes]
+
+    def export_kv(self, key: str, region: KvRegion) -> memoryview:
+        return kv_transfer.read(self._sequences[key].space, region)
+
+    def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
+        kv_transfer.write(self._sequences[key].space, region, payload)
+
+    def append(self, key: str, token_id: int) -> None:
+        self._sequences[key].append(token_id)
+
+    def step(self, keys: Sequence[str]) -> list[SampledToken]:
+        sequences = [self._sequences[key] for key in keys]
+        pieces = [one.piece(len(one.tokens) - 1, len(one.tokens), wants_logits=True) for one in sequences]
+        return self._run(pieces, sequences)
+
+    def _run(self, pieces: Sequence[Piece], sampled: Sequence[_Sequence]) -> list[SampledToken]:
+        """One forward pass; the sequences in `sampled` get their next token."""
+        with torch.inference_mode():
+            logits = self._runner.logits(pack(pieces, self._runner.row_rule, self._device))
+            if not sampled:
+                return []
+            tokens = sample(logits, [sequence.sampler for sequence in sampled])
+        for sequence, token in zip(sampled, tokens, strict=True):
+            sequence.append(token.token_id)
+        return tokens
+
+    def _check(self, sequence: SequenceSpec) -> None:
+        prompt, spec = sequence.prompt_ids, self._spec
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        if min(prompt) < 0 or max(prompt) >= spec.vocab_size:
+            raise InvalidRequest(f"token ids must be below {spec.vocab_size}", param="prompt")
+        if sequence.capacity_tokens > spec.context_tokens:
+            raise ContextExceeded(f"{sequence.capacity_tokens} tokens exceed the context of {spec.context_tokens}")
+        if sequence.capacity_tokens < len(prompt):
+            raise InvalidRequest(f"a capacity of {sequence.capacity_tokens} does not hold {len(prompt)} tokens")
