@@ -50,20 +50,20 @@ class Fleet:
         ready = self._liveness.ready(Role.DECODE, model)
         return bool(ready) and all(capacity_tokens * beat.kv_token_bytes > beat.kv_total_bytes for beat in ready)
 
-    def gave_decode(self, beat: Beat, capacity_tokens: int) -> None:
-        """A session was placed on this worker; its next beat will say so itself."""
-        self._given_bytes[beat.worker] += capacity_tokens * beat.kv_token_bytes
-        self._given_sessions[beat.worker] += 1
+    def give_decode(self, beat: Beat, capacity_tokens: int, sessions: int = 1) -> None:
+        """A session is being placed on this worker; its next beat will say so itself. Minus one takes it back."""
+        self._given_bytes[beat.worker] += sessions * capacity_tokens * beat.kv_token_bytes
+        self._given_sessions[beat.worker] += sessions
 
-    def gave_prefill(self, beat: Beat, prompt_tokens: int) -> None:
-        """A prompt was placed on this worker; its next beat will say so itself."""
+    def give_prefill(self, beat: Beat, prompt_tokens: int) -> None:
+        """A prompt is being placed on this worker; its next beat will say so itself. Negative takes it back."""
         self._given_tokens[beat.worker] += prompt_tokens
 
     def _free_bytes(self, beat: Beat) -> int:
-        return beat.kv_free_bytes - self._given_bytes.get(beat.worker, 0)
+        return beat.kv_free_bytes - max(0, self._given_bytes.get(beat.worker, 0))
 
     def _sessions(self, beat: Beat) -> int:
-        return beat.sessions + self._given_sessions.get(beat.worker, 0)
+        return beat.sessions + max(0, self._given_sessions.get(beat.worker, 0))
 
     def _queued_tokens(self, beat: Beat) -> int:
-        return beat.queued_tokens + self._given_tokens.get(beat.worker, 0)
+        return beat.queued_tokens + max(0, self._given_tokens.get(beat.worker, 0))

@@ -45,7 +45,6 @@ class Placer:
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
                 continue
-            self._fleet.gave_decode(beat, capacity_tokens)
             prefill = await self._run(beat, grant, request, deadline_ms)
             if prefill is None:
                 return None
@@ -70,9 +69,12 @@ class Placer:
             deadline_ms=deadline_ms,
             emitted=request.emitted,
         )
+        capacity_tokens = _capacity_tokens(request)
+        self._fleet.give_decode(beat, capacity_tokens)
         try:
             return await self._workers.claim(beat.worker, claim)
         except BatonError as error:
+            self._fleet.give_decode(beat, capacity_tokens, sessions=-1)
             self._refused(Role.DECODE, beat.worker, request, error)
             return None
 
@@ -91,12 +93,14 @@ class Placer:
                 self._give_back(Role.DECODE, decode.worker, request)
 
     async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> bool:
+        prompt_tokens = len(request.prompt_ids) // ID_BYTES
+        self._fleet.give_prefill(beat, prompt_tokens)
         try:
             await self._workers.run(beat.worker, order)
         except BatonError as error:
+            self._fleet.give_prefill(beat, -prompt_tokens)
             self._refused(Role.PREFILL, beat.worker, request, error)
             return False
-        self._fleet.gave_prefill(beat, len(request.prompt_ids) // ID_BYTES)
         return True
 
     def _refused(self, role: Role, worker: str, request: PlaceRequest, error: BatonError) -> None:
@@ -105,7 +109,7 @@ class Placer:
             self._give_back(role, worker, request)
         elif not error.retryable and not isinstance(error, UnsupportedModel):
             raise error
-        logger.info("%s %s refused: %s", role.value, worker, error, extra={"session": request.session})
+        logger.debug("%s %s refused: %s", role.value, worker, error, extra={"session": request.session})
 
     def _give_back(self, role: Role, worker: str, request: PlaceRequest) -> None:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
