@@ -52,7 +52,8 @@ class Tokenizer:
         plain completions; a rendered chat template has it already. Raises InvalidRequest for text with lone surrogates.
         """
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            # Unlike `encode` it lets go of the interpreter lock, so that a long text in a thread stalls nobody.
+            ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
         except TypeError as error:  # what the library makes of text that UTF-8 cannot hold
             raise InvalidRequest("the text is not valid Unicode: it has a lone surrogate", param="prompt") from error
         return ids

@@ -98,7 +98,9 @@ def _from_aiohttp(error: web.HTTPException, request: web.Request) -> web.StreamR
         case web.HTTPRequestEntityTooLarge():
             return error_response(too_large(request))
         case web.HTTPClientError():
-            return error_response(InvalidRequest(error.reason))
+            response = error_response(InvalidRequest(error.text or error.reason))
+            response.set_status(error.status)
+            return response
         case _:
             raise error
 

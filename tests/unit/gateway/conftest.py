@@ -7,30 +7,13 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
+from http_door import Door, FixedFleet
 from openai import AsyncOpenAI
 from prometheus_client import CollectorRegistry
 from scripted_generator import MODEL, ByteTokenizer, PlainTemplate, ScriptedGenerator
 
 from services.gateway.http import HttpSettings, make_app, runner
-from services.gateway.openai.health import FleetStatus
 from services.gateway.requests import RequestBuilder
-
-
-class FixedFleet:
-    def __init__(self) -> None:
-        self.now = FleetStatus(prefill_workers=1, decode_workers=2)
-
-    def status(self) -> FleetStatus:
-        return self.now
-
-
-class Door:
-    """The served application: where it is, and what is behind it."""
-
-    def __init__(self, base_url: str, host: str, port: int) -> None:
-        self.base_url = base_url
-        self.host = host
-        self.port = port
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import json
 
 import aiohttp
 import pytest
-from conftest import Door
+from aiohttp import web
+from http_door import Door
 from scripted_generator import ScriptedGenerator, fails
 
 from shared.errors import ContextExceeded, DeadlineExceeded, Draining, Unavailable
@@ -98,6 +99,21 @@ async def test_wrong_method(http: aiohttp.ClientSession) -> None:
         assert response.status == 405
         assert response.headers["Allow"] == "POST"
         assert (await response.json())["error"]["code"] == "method_not_allowed"
+
+
+class TestOtherDoors:
+    @pytest.fixture
+    def app(self, app: web.Application) -> web.Application:
+        async def refuse(request: web.Request) -> web.Response:
+            raise web.HTTPForbidden(text="not from there")
+
+        app.router.add_get("/other", refuse)
+        return app
+
+    async def test_what_their_routes_refuse_keeps_its_status(self, http: aiohttp.ClientSession) -> None:
+        async with http.get("/other") as response:
+            assert response.status == 403
+            assert (await response.json())["error"]["message"] == "not from there"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 import pytest
-from conftest import FixedFleet
+from http_door import FixedFleet
 from prometheus_client import CollectorRegistry, Counter
 
 from services.gateway.openai.health import FleetStatus

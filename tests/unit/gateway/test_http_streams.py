@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from conftest import Door
+from http_door import Door
 from scripted_generator import ScriptedGenerator, delta, fails, says
 
 from services.gateway.generation import Delta, GenerationRequest
