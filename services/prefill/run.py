@@ -8,8 +8,9 @@ import time
 from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
 from shared.engine.contract import PrefillSlice, SequenceSpec
 from shared.errors import BatonError
+from shared.kv.sender import Sender
 from shared.protocol.to_decode import PrefillReport
-from shared.protocol.to_gateway import TokenFrame
+from shared.protocol.to_gateway import HandoffReport, TokenFrame
 from shared.protocol.to_prefill import RunPrefill
 from shared.protocol.wire import pack_ids, unpack_ids
 
@@ -104,6 +105,19 @@ class PrefillRun:
                 sampled.token_id, order.emitted + 1, order.max_tokens, spec.eos_token_ids, order.sampling
             ),
             prefill=self.report(worker),
+        )
+
+    def handoff_frame(self, sender: Sender) -> TokenFrame:
+        """The frame without tokens that says what the hand-off took."""
+        report = HandoffReport(
+            worker=self.order.decode,
+            visible_ms=sender.visible_ms,
+            payload_bytes=sender.payload_bytes,
+            chunks=sender.chunks,
+            resent_chunks=sender.resent_chunks,
+        )
+        return TokenFrame(
+            session=self.order.session, epoch=self.order.epoch, index=self.order.emitted, ids=b"", handoff=report
         )
 
     def error_frame(self, error: BatonError) -> TokenFrame:

@@ -195,6 +195,7 @@ class PrefillWorker:
             logger.warning("hand-off failed: %s", error, extra={"session": held.run.order.session})
             self._give_up(held, HandoffFailed(str(error)))
         else:
+            self._links.send_frames([(held.run.order.gateway, held.run.handoff_frame(held.sender))])
             self._end(held)
 
     def _on_cancel(self, _subject: str, data: bytes) -> None:

@@ -53,7 +53,10 @@ class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sender:
-    """One transfer of `key`'s cache from `source`. Feed `computed`, then `finish`; run `send` in a task."""
+    """One transfer of `key`'s cache from `source`. Feed `computed`, then `finish`; run `send` in a task.
+
+    `visible_ms`, once sent: from the last computed token until decode's word came back that it has the whole cache.
+    """
 
     def __init__(self, source: KvSource, key: str, spec: ModelSpec, target: TransferTarget, bus: ChunkBus) -> None:
         self._source = source
@@ -68,6 +71,7 @@ class Sender:
         self._computed_at_s = 0.0
         self.chunks = 0
         self.resent_chunks = 0
+        self.visible_ms = 0.0
 
     @property
     def payload_bytes(self) -> int:
@@ -102,6 +106,7 @@ class Sender:
             await self._bus.manifest(self._manifest())
             feedback = await self._next_feedback()
             if isinstance(feedback, Imported):
+                self.visible_ms = self._since_compute_ms()
                 return
             if isinstance(feedback, TransferRefused):
                 raise HandoffFailed(f"decode refused the transfer: {feedback.reason}")
@@ -161,5 +166,8 @@ class Sender:
             chunks=self.chunks,
             payload_bytes=self._credit.published_bytes,
             first_token=self._first_token,
-            since_compute_ms=(time.monotonic() - self._computed_at_s) * 1000,
+            since_compute_ms=self._since_compute_ms(),
         )
+
+    def _since_compute_ms(self) -> float:
+        return (time.monotonic() - self._computed_at_s) * 1000

@@ -11,7 +11,12 @@ from shared.protocol.wire import Message
 
 
 class HandoffReport(Message, frozen=True, kw_only=True):
-    """What the hand-off took. `visible_ms`: prefill's last token computed -> decode's first step may start."""
+    """What the hand-off took, sent by both ends.
+
+    `visible_ms`: prefill's last token computed -> decode's first step may start. Clocks are never compared, so decode
+    says what it was told, until the manifest left; prefill says when it heard that all is there, one way back included.
+    The larger one counts.
+    """
 
     worker: str
     visible_ms: float

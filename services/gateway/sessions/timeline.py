@@ -55,7 +55,7 @@ class Timeline:
             self._cached_tokens = frame.prefill.cached_tokens
         if frame.handoff is not None:
             self._decode_worker = frame.handoff.worker
-            self._handoff_ms = frame.handoff.visible_ms
+            self._handoff_ms = max(frame.handoff.visible_ms, self._handoff_ms or 0.0)
             self._kv_bytes = frame.handoff.payload_bytes
 
     def tokens(self, count: int) -> float | None:
