@@ -12,6 +12,9 @@ import pytest
 
 from services.local import nats_server
 from shared.errors import BatonError
+from shared.models.catalogue import DEFAULT_MODEL
+from shared.models.store import resolve
+from shared.runtime.settings import cache_folder, process_environment
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +37,7 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     """The folder of the default model. Tests that use it carry the mark `model`."""
-    from shared.models.store import DEFAULT_MODEL, resolve
-
     try:
-        return resolve(DEFAULT_MODEL)
+        return resolve(DEFAULT_MODEL, cache_folder(process_environment().get("BATON_CACHE_DIR", ""))).path
     except BatonError as error:
         pytest.skip(f"the default model is not here: {error}")

@@ -82,9 +82,17 @@ class Child:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         try:
-            async for raw in self._process.stdout:
+            while raw := await _line(self._process.stdout):
                 line = raw.decode(errors="replace").rstrip("\n")
                 self.tail.append(line)
                 self._on_line(line)
         finally:
             self._read_all.set()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, b"" at the end. One beyond the limit is named instead of shown."""
+    try:
+        return await stream.readline()
+    except ValueError:
+        return f"(a line of more than {LINE_LIMIT_BYTES} bytes)\n".encode()

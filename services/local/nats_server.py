@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shared.errors import ConfigError
 
+FREE_PORT = -1
 MAX_PAYLOAD = "8MB"
 MAX_PENDING = "64MB"
 
@@ -37,8 +38,8 @@ def find_program() -> Path:
     return Path(on_path)
 
 
-def command(folder: Path, port: int = -1) -> list[str]:
-    """The command of a server on loopback; -1: a free port. Its configuration is written into `folder`."""
+def command(folder: Path, port: int = FREE_PORT) -> list[str]:
+    """The command of a server on loopback. Its configuration is written into `folder`."""
     configuration = folder / "nats-server.conf"
     configuration.write_text(_CONFIGURATION.format(port=port, max_payload=MAX_PAYLOAD, max_pending=MAX_PENDING))
     return [str(find_program()), "--config", str(configuration)]

@@ -19,13 +19,25 @@ class _Parser(argparse.ArgumentParser):
 def flag_values(names: SettingNames, argv: Sequence[str], prog: str, description: str) -> dict[str, str | bool]:
     """What `argv` sets, by key, not yet converted. Raises ConfigError; SystemExit(0) after `--help`."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument(f"--{CONFIG_KEY}", metavar="FILE", help="TOML file with settings")
+    _add_config(parser)
     for option in names.options.values():
         _add_flag(parser, option)
     found, rest = parser.parse_known_args(list(argv))
     if rest:
         raise names.unknown_argument(rest[0])
     return vars(found)
+
+
+def config_flag(argv: Sequence[str]) -> str | None:
+    """The settings file that `argv` names, whatever else is in there."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    _add_config(parser)
+    config: str | None = parser.parse_known_args(list(argv))[0].config
+    return config
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(f"--{CONFIG_KEY}", metavar="FILE", help="TOML file with settings")
 
 
 def _add_flag(parser: argparse.ArgumentParser, option: Option) -> None:

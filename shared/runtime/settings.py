@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared.errors import ConfigError
-from shared.runtime.flags import flag_values
+from shared.runtime.flags import config_flag, flag_values
 from shared.runtime.options import ENVIRONMENT_PREFIX, Option, plain
 from shared.runtime.setting_names import CONFIG_KEY, SettingNames, variable
 
@@ -26,6 +26,20 @@ S = TypeVar("S", bound=msgspec.Struct)
 def process_environment() -> Mapping[str, str]:
     """The environment of this process."""
     return os.environ
+
+
+def cache_folder(cache_dir: str, environ: Mapping[str, str] | None = None) -> Path:
+    """Where pulled models are kept: the setting, or `baton` in the user's cache folder."""
+    environ = process_environment() if environ is None else environ
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "baton"
+
+
+def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """The settings file that flags or environment name."""
+    return config_flag(argv) or environ.get(variable(CONFIG_KEY)) or None
 
 
 def load(
@@ -47,8 +61,9 @@ def load(
     environ = process_environment() if environ is None else environ
     names = SettingNames(service, kind, others or {}, other_variables)
     flags = flag_values(names, argv, prog or f"baton {service}", description)
-    config = flags.pop(CONFIG_KEY, None) or environ.get(variable(CONFIG_KEY))
-    values = dict(_file_values(names, Path(str(config)))) if config else {}
+    flags.pop(CONFIG_KEY, None)
+    config = config_file(argv, environ)
+    values = dict(_file_values(names, Path(config))) if config else {}
     values.update(_environment_values(names, environ))
     values.update((key, _flag_value(names.options[key], value)) for key, value in flags.items())
     return _build(kind, names.options, values)

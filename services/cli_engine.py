@@ -1,0 +1,47 @@
+"""Builds the engine a worker's settings name. torch is imported only when that engine is the torch one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.cli_process import models_folder
+from shared.engine.contract import Engine
+from shared.models.facts import read_model_facts
+from shared.models.store import ModelFolder, resolve
+from shared.runtime.process_settings import EngineKind, WorkerProcessSettings
+
+
+def engine_loader(
+    settings: WorkerProcessSettings, *, kv_bytes: int, prefill_token_s: float = 0.0, step_s: float = 0.0
+) -> Callable[[], Engine]:
+    """What loads and warms up the engine, to be called on the engine's thread.
+
+    Raises ModelNotFound or UnsupportedModel at once when the model's folder cannot be used.
+    """
+    model = resolve(settings.model, models_folder(settings))
+    if settings.engine is EngineKind.FAKE:
+        return lambda: _fake(model, kv_bytes, prefill_token_s, step_s)
+    return lambda: _torch(settings, model, kv_bytes)
+
+
+def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -> Engine:
+    from shared.engine.torch_engine import TorchEngine  # noqa: PLC0415
+
+    engine = TorchEngine.load(
+        model.path,
+        name=model.name,
+        dtype=settings.dtype,
+        kv_bytes=kv_bytes,
+        device=settings.device,
+        threads=settings.threads,
+    )
+    engine.warm_up()
+    return engine
+
+
+def _fake(model: ModelFolder, kv_bytes: int, prefill_token_s: float, step_s: float) -> Engine:
+    from shared.engine.fake import FakeEngine, FakePace, fake_spec  # noqa: PLC0415
+
+    facts = read_model_facts(model.path)
+    spec = fake_spec(model.name, facts.vocab_size, facts.context_tokens)
+    return FakeEngine(spec, kv_bytes, FakePace(prefill_token_s, step_s))

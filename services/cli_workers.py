@@ -1,0 +1,87 @@
+"""`baton workers`: who lives in the fleet, heard from the beats of a moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+from rich.table import Table
+
+from services.cli_settings import load_settings
+from shared.bus.connection import Bus
+from shared.bus.liveness import Liveness
+from shared.bus.settings import BusSettings
+from shared.core import Role
+from shared.errors import ProtocolError, Unavailable
+from shared.protocol import subjects
+from shared.protocol.to_all import Beat
+from shared.protocol.wire import decode
+from shared.runtime.tasks import Tasks
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class WorkersSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to listen, and for how long."""
+
+    nats: BusSettings = BusSettings()
+    listen_s: Annotated[float, Meta(gt=0, description="how long to listen for beats")] = 1.5
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = load_settings(WorkersSettings, "workers", argv, "List the live processes of the fleet.")
+    beats = asyncio.run(_listen(settings))
+    if not beats:
+        raise Unavailable(f"nobody lives on {settings.nats.url}")
+    Console().print(fleet_table(beats))
+    return 0
+
+
+def fleet_table(beats: Sequence[Beat]) -> Table:
+    """One row per process."""
+    table = Table("role", "id", "state", "model", "fingerprint", "KV free / total", "sessions", "queued tokens")
+    for beat in beats:
+        table.add_row(
+            beat.role.value,
+            beat.worker,
+            beat.state.value,
+            beat.model or "-",
+            beat.fingerprint or "-",
+            f"{_mib(beat.kv_free_bytes)} / {_mib(beat.kv_total_bytes)} MiB" if beat.kv_total_bytes else "-",
+            f"{beat.sessions} of {beat.session_limit}" if beat.session_limit else str(beat.sessions),
+            str(beat.queued_tokens) if beat.queue_limit_tokens else "-",
+        )
+    return table
+
+
+async def _listen(settings: WorkersSettings) -> list[Beat]:
+    liveness = Liveness()
+
+    def hear(_subject: str, data: bytes) -> None:
+        try:
+            liveness.hear(decode(Beat, data))
+        except ProtocolError:
+            return
+
+    async with Tasks("workers") as tasks:
+        bus = await _connect(settings.nats, tasks)
+        await bus.listen(subjects.BEATS, hear)
+        await asyncio.sleep(settings.listen_s)
+        await bus.close()
+    return [beat for role in Role for beat in sorted(liveness.alive(role), key=lambda beat: beat.worker)]
+
+
+async def _connect(nats: BusSettings, tasks: Tasks) -> Bus:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await Bus.connect(nats, name="baton workers", spawn=tasks.start)
+    except TimeoutError:
+        raise Unavailable(f"no NATS server answers at {nats.url}") from None
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.0f}"
