@@ -20,7 +20,8 @@ from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
 from shared.core import Role
 from shared.errors import ConfigError
-from shared.models.store import ModelFolder, read_model_facts
+from shared.models.facts import read_model_facts
+from shared.models.store import ModelFolder
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.runtime.beats import Heartbeat, new_boot
