@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 from shared.errors import UnsupportedModel
@@ -19,7 +20,7 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
         # The library draws its own progress bars, without a way to turn them all off.
         with contextlib.redirect_stderr(io.StringIO()):
             _write_weights(gguf_file, folder)
-    except (ImportError, KeyError, NotImplementedError, ValueError) as error:
+    except (ImportError, LookupError, NotImplementedError, ValueError, struct.error) as error:
         raise UnsupportedModel(f"cannot convert {gguf_file.name}: {error}") from error
     write_tokenizer(gguf_file, folder)
     for path in folder.iterdir():

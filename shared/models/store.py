@@ -13,7 +13,20 @@ import msgspec
 
 from shared.errors import ModelNotFound, UnsupportedModel
 from shared.models.catalogue import CATALOGUE, nearest
+from shared.models.facts import ModelFacts, read_model_facts
 from shared.models.manifest import read_manifest
+
+__all__ = [
+    "ModelFacts",
+    "ModelFolder",
+    "check_model_folder",
+    "file_name",
+    "is_hub_name",
+    "model_path",
+    "read_model_facts",
+    "resolve",
+    "unknown_model",
+]
 
 _REQUIRED_FILES = ("config.json", "tokenizer.json")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
