@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from shared.core import FinishReason, SamplingParams, TokenLogprob
+from shared.protocol.to_client import Timings as Timings  # noqa: PLC0414 - the doors read it here
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,24 +35,6 @@ class DeltaToken(msgspec.Struct, frozen=True):
     token_id: int
     text: str
     logprob: TokenLogprob | None = None
-
-
-class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The timeline of one generation: which worker ran which phase, and durations in milliseconds.
-
-    `ttft_ms` and `itl_ms` (mean) are seen from the gateway; `prefill_ms` and `handoff_ms` are reported by the workers.
-    """
-
-    prefill_worker: str | None = None
-    decode_worker: str | None = None
-    queue_ms: float | None = None
-    prefill_ms: float | None = None
-    handoff_ms: float | None = None
-    kv_bytes: int | None = None
-    cached_tokens: int | None = None
-    ttft_ms: float | None = None
-    itl_ms: float | None = None
-    total_ms: float | None = None
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):

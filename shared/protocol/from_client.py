@@ -37,11 +37,11 @@ SocketMessage = Generate | Cancel | Ping
 
 
 class NatsGenerate(msgspec.Struct, frozen=True):
-    """One request over NATS. `deadline_ms` is the most the client wants to wait; None leaves it to the gateway."""
+    """One request over NATS. `deadline_s` is the most the client wants to wait; None leaves it to the gateway."""
 
     params: dict[str, Any]
     stream: bool
-    deadline_ms: int | None
+    deadline_s: float | None
 
 
 def socket_message(fields: dict[str, Any]) -> SocketMessage:
@@ -79,15 +79,15 @@ def nats_generate(data: bytes) -> NatsGenerate:
     stream = params.pop("stream", True)
     if not isinstance(stream, bool):
         raise InvalidRequest("stream must be a boolean", param="stream")
-    return NatsGenerate(params, stream, _deadline_ms(params.pop("deadline_ms", None)))
+    return NatsGenerate(params, stream, _deadline_s(params.pop("deadline_ms", None)))
 
 
-def _deadline_ms(given: object) -> int | None:
+def _deadline_s(given: object) -> float | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise InvalidRequest("deadline_ms must be a positive integer", param="deadline_ms")
-    return given
+    return given / 1000
 
 
 def _id(fields: dict[str, Any]) -> str:

@@ -30,9 +30,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def cancel_generation(session: str) -> str:
-    """Where anyone who knows `session` may end it; every gateway listens on `CANCEL_GENERATION`."""
-    return f"{GENERATE}.cancel.{session}"
+def cancel_generation(request: str) -> str:
+    """Where whoever was told may end a client's request; every gateway listens on `CANCEL_GENERATION`."""
+    return f"{GENERATE}.cancel.{request}"
 
 
 def run(worker: str) -> str:

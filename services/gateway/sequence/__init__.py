@@ -1,0 +1,1 @@
+"""One sequence for one client of the WebSocket or of NATS: parameters in, events out."""

@@ -1,0 +1,1 @@
+"""The WebSocket door: many generations on one socket."""
