@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from services.gateway.generation import Generator
 from services.gateway.openai.answers import Answerer, AnswerSettings
+from services.gateway.openai.body import BodyReader
 from services.gateway.openai.chat import ChatCompletions
 from services.gateway.openai.completions import Completions
 from services.gateway.openai.errors import errors_middleware, expect_continue
@@ -28,11 +29,15 @@ UNREAD_BODY_S = 2.0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`body_limit_bytes`: larger request bodies are refused unread. The others: see `AnswerSettings`."""
+    """`body_limit_bytes`: larger request bodies are refused unread. `body_timeout_s`: how long one may take to arrive.
+
+    The others: see `AnswerSettings`.
+    """
 
     version: str
     system_fingerprint: str
     body_limit_bytes: int = 8 << 20
+    body_timeout_s: float = 60.0
     keep_alive_s: float = 10.0
     write_timeout_s: float = 60.0
 
@@ -57,10 +62,11 @@ def make_app(
         write_timeout_s=settings.write_timeout_s,
     )
     answerer = Answerer(generator, builder.model.name, answers)
-    completions = Completions(builder, answerer, detokenizer)
-    chat = ChatCompletions(builder, answerer, detokenizer)
+    bodies = BodyReader(timeout_s=settings.body_timeout_s)
+    completions = Completions(bodies, builder, answerer, detokenizer)
+    chat = ChatCompletions(bodies, builder, answerer, detokenizer)
     models = Models(builder)
-    tokenize = Tokenize(builder, detokenizer)
+    tokenize = Tokenize(bodies, builder, detokenizer)
     health = Health(fleet, registry, model=builder.model.name, version=settings.version)
 
     app = web.Application(middlewares=[errors_middleware], client_max_size=settings.body_limit_bytes)

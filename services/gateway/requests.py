@@ -7,7 +7,7 @@ same call means the same tokens everywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -97,9 +97,9 @@ class RequestBuilder:
         text = self._chat_template.render(plain, add_generation_prompt=add_generation_prompt)
         return await self._encode(text, add_special_tokens=False, param="messages")
 
-    def check_ids(self, ids: Iterable[int], *, param: str) -> None:
+    def check_ids(self, ids: Collection[int], *, param: str) -> None:
         """Raises InvalidRequest for a token id outside the vocabulary."""
-        for token_id in ids:
+        for token_id in (min(ids), max(ids)) if ids else ():
             if not 0 <= token_id < self._model.vocab_size:
                 raise InvalidRequest(
                     f"token id {token_id} is outside the vocabulary of {self._model.vocab_size}", param=param

@@ -1,18 +1,23 @@
-"""Request bodies: a JSON object or an InvalidRequest, and never more bytes than the limit.
+"""Request bodies: a JSON object, read as what a route expects, or an InvalidRequest; never more bytes than the limit.
 
 Knows JSON and aiohttp's request, not what the object means. Every route that takes a body calls it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from aiohttp import hdrs, web
 
 from shared.errors import InvalidRequest, PayloadTooLarge
 
 JSON_TYPES = ("application/json", "text/json")
+LARGE_BODY_BYTES = 128 << 10
+
+T = TypeVar("T")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -36,18 +41,43 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the body of `request`. Raises InvalidRequest and PayloadTooLarge, as early as it can."""
-    if request.content_type not in JSON_TYPES:
-        raise InvalidRequest(f"Content-Type must be application/json, not {request.content_type}")
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
-        raise InvalidRequest("a Content-Encoding of the body is not supported")
-    check_length(request)
-    try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise too_large(request) from error
-    return parse_object(raw)
+class BodyReader:
+    """Reads the bodies of one application's requests.
+
+    Large ones take long to parse and many times their size while they are: another thread does that, one at a time.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        """`timeout_s`: how long a client may take to send a body."""
+        self._timeout_s = timeout_s
+        self._large = asyncio.Lock()
+
+    async def read(self, request: web.Request, parse: Callable[[dict[str, Any]], T]) -> T:
+        """What `parse` makes of the JSON object in the body of `request`.
+
+        Raises InvalidRequest and PayloadTooLarge, as early as it can, and what `parse` raises.
+        """
+        raw = await self._read(request)
+        if len(raw) < LARGE_BODY_BYTES:
+            return parse(parse_object(raw))
+        async with self._large:
+            return await asyncio.to_thread(lambda: parse(parse_object(raw)))
+
+    async def _read(self, request: web.Request) -> bytes:
+        if request.content_type not in JSON_TYPES:
+            raise InvalidRequest(f"Content-Type must be application/json, not {request.content_type}")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise InvalidRequest("a Content-Encoding of the body is not supported")
+        check_length(request)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large(request) from error
+        except TimeoutError as error:
+            raise InvalidRequest(f"the body did not arrive within {self._timeout_s:g} s") from error
+        except web.RequestPayloadError as error:
+            raise InvalidRequest("the body breaks off, or is not framed as HTTP wants it") from error
 
 
 def check_length(request: web.BaseRequest) -> None:

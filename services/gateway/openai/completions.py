@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from services.gateway.generation import Delta
 from services.gateway.openai.answers import Answerer
-from services.gateway.openai.body import read_object
+from services.gateway.openai.body import BodyReader
 from services.gateway.openai.logprobs import CompletionLogprobs, TokenTexts, completion_logprobs
 from services.gateway.openai.params import parse_completion
 from services.gateway.openai.request_id import request_id_of
@@ -56,13 +56,14 @@ class CompletionFormat:
 class Completions:
     """The route."""
 
-    def __init__(self, builder: RequestBuilder, answerer: Answerer, texts: TokenTexts) -> None:
+    def __init__(self, bodies: BodyReader, builder: RequestBuilder, answerer: Answerer, texts: TokenTexts) -> None:
+        self._bodies = bodies
         self._builder = builder
         self._answerer = answerer
         self._texts = texts
 
     async def post(self, request: web.Request) -> web.StreamResponse:
-        call = parse_completion(await read_object(request))
+        call = await self._bodies.read(request, parse_completion)
         requests = await self._builder.completion(call, request_id=request_id_of(request))
         form = CompletionFormat(self._texts, logprobs=call.sampling.logprobs is not None)
         return await self._answerer.answer(request, call, requests, form)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from services.gateway.openai.body import read_object
+from services.gateway.openai.body import BodyReader
 from services.gateway.openai.params import parse_chat
 from services.gateway.requests import RequestBuilder
 from shared.errors import InvalidRequest
@@ -55,33 +55,32 @@ class _TokensBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Tokenize:
     """The two routes."""
 
-    def __init__(self, builder: RequestBuilder, decoder: Decoder) -> None:
+    def __init__(self, bodies: BodyReader, builder: RequestBuilder, decoder: Decoder) -> None:
+        self._bodies = bodies
         self._builder = builder
         self._decoder = decoder
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        body = await read_object(request)
-        if ("prompt" in body) == ("messages" in body):
-            raise InvalidRequest("give either prompt or messages", param="prompt")
-        ids = await (self._prompt_ids(body) if "prompt" in body else self._chat_ids(body))
+        body = await self._bodies.read(request, _prompt_or_messages)
+        self._builder.check_model(body.model)
+        if isinstance(body, _PromptBody):
+            ids = await self._builder.prompt_ids(body.prompt, add_special_tokens=body.add_special_tokens)
+        else:
+            chat = parse_chat({"messages": body.messages})
+            ids = await self._builder.chat_ids(chat.messages, add_generation_prompt=body.add_generation_prompt)
         return _json(Tokenized(len(ids), self._builder.model.context_tokens, ids))
 
     async def detokenize(self, request: web.Request) -> web.Response:
-        body = _typed(await read_object(request), _TokensBody)
+        body = await self._bodies.read(request, lambda given: _typed(given, _TokensBody))
         self._builder.check_model(body.model)
         self._builder.check_ids(body.tokens, param="tokens")
         return _json(Detokenized(self._decoder.decode(body.tokens, skip_special_tokens=False)))
 
-    async def _prompt_ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        call = _typed(body, _PromptBody)
-        self._builder.check_model(call.model)
-        return await self._builder.prompt_ids(call.prompt, add_special_tokens=call.add_special_tokens)
 
-    async def _chat_ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        call = _typed(body, _MessagesBody)
-        self._builder.check_model(call.model)
-        chat = parse_chat({"model": self._builder.model.name, "messages": call.messages})
-        return await self._builder.chat_ids(chat.messages, add_generation_prompt=call.add_generation_prompt)
+def _prompt_or_messages(body: Mapping[str, Any]) -> _PromptBody | _MessagesBody:
+    if ("prompt" in body) == ("messages" in body):
+        raise InvalidRequest("give either prompt or messages", param="prompt")
+    return _typed(body, _PromptBody) if "prompt" in body else _typed(body, _MessagesBody)
 
 
 def _typed(body: Mapping[str, Any], kind: type[Body]) -> Body:

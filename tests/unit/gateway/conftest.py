@@ -38,7 +38,7 @@ def builder() -> RequestBuilder:
 
 @pytest.fixture
 def http_settings() -> HttpSettings:
-    return HttpSettings(version="9.9", system_fingerprint="fp_tiny", body_limit_bytes=65536)
+    return HttpSettings(version="9.9", system_fingerprint="fp_tiny", body_limit_bytes=1 << 18)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from aiohttp import web
 from http_door import Door
 from scripted_generator import ScriptedGenerator, fails
 
+from services.gateway.http import HttpSettings
+from services.gateway.openai.body import LARGE_BODY_BYTES
 from shared.errors import ContextExceeded, DeadlineExceeded, Draining, Unavailable
 
 COMPLETION = {"model": "tiny", "prompt": "hi"}
@@ -205,6 +207,36 @@ async def test_an_allowed_body_is_asked_for(door: Door) -> None:
 
 
 async def test_an_endless_body_is_cut(door: Door) -> None:
-    chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
-    answer = await exchange(door, head("Transfer-Encoding: chunked"), chunk, chunk, chunk)
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    answer = await exchange(door, head("Transfer-Encoding: chunked"), *[chunk] * 5)
     assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+class TestBodyTimeout:
+    @pytest.fixture
+    def http_settings(self) -> HttpSettings:
+        return HttpSettings(version="1", system_fingerprint="fp", body_timeout_s=0.05)
+
+    async def test_a_body_that_does_not_come(self, door: Door) -> None:
+        answer = await exchange(door, head("Content-Length: 10"), b"{")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"did not arrive" in answer
+
+    async def test_a_body_with_broken_framing(self, door: Door) -> None:
+        reader, writer = await asyncio.open_connection(door.host, door.port)
+        writer.write(head("Transfer-Encoding: chunked", "Expect: 100-continue"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"zz\r\n")
+        answer = await reader.readuntil(b"}}")
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_large_body_is_read_like_a_small_one(http: aiohttp.ClientSession, generator: ScriptedGenerator) -> None:
+    body = json.dumps(COMPLETION | {"user": "u"}).encode()
+    padded = body[:-1] + b" " * LARGE_BODY_BYTES + b"}"
+    status, _ = await post(http, "/v1/completions", padded[:-1])
+    assert status == 400
+    async with http.post("/v1/completions", data=padded, headers=JSON) as response:
+        assert response.status == 200
+    assert len(generator.requests) == 1

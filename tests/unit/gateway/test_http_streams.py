@@ -72,9 +72,11 @@ async def test_an_error_event_ends_the_stream_without_done(
 ) -> None:
     generator.script = fails(WorkerFailed("lost"), "some")
     async with http.post("/v1/completions", json=STREAM) as response:
+        assert response.status == 200
         events = await events_of(response)
-    if response.status == 200:  # else both came at once, before the stream began
-        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "worker_failed"
+    assert "some" in events[0]
+    assert json.loads(events[1].removeprefix("data: "))["error"]["code"] == "worker_failed"
+    assert len(events) == 2
 
 
 async def test_a_generation_without_an_end_is_an_error(
