@@ -1,0 +1,82 @@
+"""The processes of a local Baton: names, flags, cores."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.cli_settings import KINDS, load_settings
+from services.local.members import Member, members
+from services.local.settings import UpSettings
+from shared.bus.settings import BusSettings
+from shared.core import Role
+from shared.runtime.process_settings import EngineKind
+
+NATS = BusSettings(url="nats://127.0.0.1:1")
+
+
+def crew(cores: tuple[int, ...] = (0, 1), nats: BusSettings = NATS, **changes: object) -> dict[str, Member]:
+    settings = UpSettings(**changes)  # type: ignore[arg-type]
+    return {member.name: member for member in members(settings, nats, cores)}
+
+
+def flag(member: Member, name: str) -> str | None:
+    arguments = list(member.arguments)
+    return arguments[arguments.index(name) + 1] if name in arguments else None
+
+
+def test_there_is_one_gateway_one_scheduler_and_as_many_workers_as_asked() -> None:
+    assert list(crew(prefill=2, decode=1)) == ["gateway-0", "scheduler-0", "prefill-0", "prefill-1", "decode-0"]
+
+
+def test_workers_take_turns_on_the_cores() -> None:
+    found = crew(cores=(4, 6, 7), prefill=2, decode=2)
+    assert [flag(found[name], "--cores") for name in ("prefill-0", "prefill-1", "decode-0", "decode-1")] == [
+        "4",
+        "6",
+        "7",
+        "4",
+    ]
+
+
+def test_a_worker_gets_a_core_for_each_of_its_threads() -> None:
+    found = crew(cores=(0, 1, 2, 3), threads=2)
+    assert [flag(found[name], "--cores") for name in ("prefill-0", "decode-0")] == ["0,1", "2,3"]
+
+
+@pytest.mark.parametrize("changes", [{"device": "cuda"}, {"threads": 3}])
+def test_a_worker_is_not_pinned_where_that_makes_no_sense(changes: dict[str, object]) -> None:
+    assert flag(crew(**changes)["prefill-0"], "--cores") is None  # type: ignore[arg-type]
+
+
+def test_a_suffix_keeps_two_locals_on_one_nats_apart() -> None:
+    found = members(UpSettings(), NATS, (0,), suffix="-ab12")
+    assert {flag(member, "--id") for member in found} == {
+        "gateway-0-ab12",
+        "scheduler-0-ab12",
+        "prefill-0-ab12",
+        "decode-0-ab12",
+    }
+
+
+def test_the_nats_token_is_on_no_command_line() -> None:
+    nats = BusSettings(url="nats://a", token="secret", credentials_file="/c")
+    found = crew(nats=nats)["decode-0"]
+    assert "secret" not in " ".join(found.command)
+    assert flag(found, "--nats-credentials-file") == "/c"
+
+
+def test_defaults_are_left_to_the_services() -> None:
+    assert flag(crew()["prefill-0"], "--model") is None
+    assert flag(crew(model="/m")["prefill-0"], "--model") == "/m"
+
+
+@pytest.mark.parametrize("config", [None, "/dev/null"])
+def test_every_service_accepts_its_flags(config: str | None) -> None:
+    settings = UpSettings(model="/m", cache_dir="/c", engine=EngineKind.FAKE, dtype="float32", threads=2)
+    for member in members(settings, BusSettings(url="nats://a", tls_ca_file="/ca"), (0, 1), config=config):
+        loaded = load_settings(KINDS[member.role.value], member.role.value, member.arguments)
+        assert loaded.id == member.name  # type: ignore[attr-defined]
+
+
+def test_the_gateway_comes_first() -> None:
+    assert members(UpSettings(), NATS, (0,))[0].role is Role.GATEWAY
