@@ -101,18 +101,14 @@ class Tokenizer:
 def _add_declared_tokens(backend: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
     """Add the special and added tokens that only the other files name, in the order that gives them their ids."""
     known = {repr(token) for token in backend.get_added_tokens_decoder().values()}
-    declared = [_added_token(token) for _, token in sorted(files.declared.items())]
+    declared = [tokenizers.AddedToken(**token) for _, token in sorted(files.declared.items())]
     missing = [token for token in declared if repr(token) not in known]
     spelled = {token.content for token in (*backend.get_added_tokens_decoder().values(), *missing)}
-    for content in (*files.named.values(), *files.extra_special):
-        if content not in spelled:
-            missing.append(tokenizers.AddedToken(content, special=True))
-            spelled.add(content)
+    for token in files.special:
+        if token["content"] not in spelled:
+            missing.append(tokenizers.AddedToken(**token))
+            spelled.add(token["content"])
     backend.add_tokens(missing)
-
-
-def _added_token(fields: dict[str, Any]) -> tokenizers.AddedToken:
-    return tokenizers.AddedToken(**{key: value for key, value in fields.items() if key != "__type"})
 
 
 def _decoder_types(decoder: dict[str, Any] | None) -> list[str]:

@@ -22,14 +22,15 @@ _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 
 class TokenizerFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """`named` maps `bos_token` and the like to their text; `extra_special` are further special tokens.
+    """`named` maps `bos_token` and the like to their text; `special` are all special tokens, named or not.
 
-    `declared` are the added tokens `tokenizer_config.json` lists, by id. `templates` maps names to chat templates.
+    `declared` are the added tokens `tokenizer_config.json` lists, by id. Both are given as the fields of an added
+    token, of which `content` is the text. `templates` maps names to chat templates.
     """
 
     tokenizer_json: str
     named: dict[str, str]
-    extra_special: tuple[str, ...]
+    special: tuple[dict[str, Any], ...]
     declared: dict[int, dict[str, Any]]
     templates: dict[str, str]
 
@@ -43,34 +44,32 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     declared = _declared(config, folder)
     if not declared:
         config |= _read_object(folder / SPECIAL_TOKENS_FILE)
-    named, extra = _special_tokens(config)
+    named, special = _special_tokens(config)
     return TokenizerFiles(
         tokenizer_json=_read_text(path),
         named=named,
-        extra_special=extra,
+        special=special,
         declared=declared,
         templates=_templates(folder, config.get("chat_template")),
     )
 
 
-def _special_tokens(config: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _special_tokens(config: dict[str, Any]) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    by_name = extra if isinstance(extra, dict) else {}
-    unnamed = extra if isinstance(extra, list) else []
-    named = {key: config[key] for key in _SPECIAL_NAMES if key in config}
-    named |= {key: value for key, value in config.items() if key.endswith("_token") and key not in named}
-    contents = {key: _content(value) for key, value in (named | by_name).items()}
-    return (
-        {key: content for key, content in contents.items() if content is not None},
-        tuple(content for content in map(_content, unnamed) if content is not None),
-    )
+    values = {key: config[key] for key in _SPECIAL_NAMES if key in config}
+    values |= {key: value for key, value in config.items() if key.endswith("_token") and key not in values}
+    values |= extra if isinstance(extra, dict) else {}
+    tokens = {key: token for key, value in values.items() if (token := _token(value)) is not None}
+    unnamed = [token for value in extra if (token := _token(value)) is not None] if isinstance(extra, list) else []
+    return {key: token["content"] for key, token in tokens.items()}, (*tokens.values(), *unnamed)
 
 
-def _content(token: object) -> str | None:
-    """The text of a token written as a string or as an object; None for what is neither (`add_bos_token: true`)."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
+def _token(value: object) -> dict[str, Any] | None:
+    """The fields of a token written as its text or as an object; None for what is neither (`add_bos_token: true`)."""
+    fields = {"content": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict) or not isinstance(fields.get("content"), str):
+        return None
+    return {key: field for key, field in fields.items() if key != "__type"} | {"special": True}
 
 
 def _templates(folder: Path, configured: object) -> dict[str, str]:
