@@ -33,7 +33,8 @@ class ClaimDesk:
         self._engine = engine
         self._worker = worker
         self._batch_limit = batch_limit
-        self._window_bytes = window_bytes
+        # A chunk is never smaller than one token of one layer, and the sender wants room for two.
+        self._window_bytes = max(window_bytes, 2 * engine.spec.layout.token_layer_bytes)
         self._clock = clock
         self._fences = Fences()
         self._sessions: dict[str, DecodeSession] = {}

@@ -134,10 +134,14 @@ class PrefillWorker:
             transfer=order.transfer,
             credit_bytes=order.credit_bytes,
             prompt_tokens=run.prompt_tokens,
-            chunk_bytes=min(self._settings.chunk_bytes, self._links.kv.max_payload - HEADER_BYTES),
+            chunk_bytes=self._chunk_bytes(order.credit_bytes),
         )
         bus = HandoffBus(self._links.kv, order.session, order.epoch)
         return Sender(self._engine, run.key, self._engine.spec, target, bus)
+
+    def _chunk_bytes(self, credit_bytes: int) -> int:
+        """At least two chunks fit the window: a grant that the receiver holds back never stops the sender."""
+        return min(self._settings.chunk_bytes, self._links.kv.max_payload - HEADER_BYTES, credit_bytes // 2)
 
     async def _compute(self) -> None:
         """Task body: one engine call after the other while there are prompts."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -30,6 +32,8 @@ from shared.text.tokenizer import Tokenizer
 
 GATEWAY = "test-gateway"
 GREEDY = SamplingParams(temperature=0.0)
+BEAT_S = 0.2
+FREED_WITHIN_S = 1.0
 MakeEngine = Callable[[], Engine]
 
 
@@ -38,6 +42,7 @@ class FleetShape(msgspec.Struct, frozen=True, kw_only=True):
 
     make_prefill: MakeEngine
     make_decode: MakeEngine
+    schedulers: int = 1
     prefills: int = 1
     decodes: int = 1
     chunk_tokens: int = 64
@@ -46,6 +51,7 @@ class FleetShape(msgspec.Struct, frozen=True, kw_only=True):
     batch_limit: int = 64
     queue_limit_tokens: int = 1 << 20
     queue_limit: int = 64
+    claim_timeout_s: float = 2.0
     attempts: int = 3
 
 
@@ -58,16 +64,16 @@ class Fleet:
         self.shape = shape
         self.engines: dict[str, Engine] = {}
         self.workers: dict[str, WorkerService] = {}
-        self._tokenizer = tokenizer
-        self._tasks = Tasks("test gateway")
+        self.schedulers: dict[str, SchedulerService] = {}
+        self.failures: list[BaseException] = []
+        self.tokenizer = tokenizer
+        self._tasks: dict[str, Tasks] = {}
+        self._at_rest: dict[str, tuple[int, int]] = {}
         self._fleet = GatewayFleet(model)
 
     async def start(self) -> None:
-        self.scheduler = SchedulerService(
-            SchedulerSettings(id="sched", queue_limit=self.shape.queue_limit, beat_interval_s=0.2, nats=self.nats),
-            Tasks("scheduler"),
-        )
-        await self.scheduler.start()
+        for number in range(self.shape.schedulers):
+            await self.start_scheduler(f"s{number}")
         await self._start_gateway()
         for number in range(self.shape.prefills):
             await self.start_prefill(f"p{number}")
@@ -75,78 +81,177 @@ class Fleet:
             await self.start_decode(f"d{number}")
         await self.ready()
 
+    async def start_scheduler(self, name: str) -> None:
+        settings = SchedulerSettings(
+            id=name,
+            queue_limit=self.shape.queue_limit,
+            claim_timeout_s=self.shape.claim_timeout_s,
+            beat_interval_s=BEAT_S,
+            nats=self.nats,
+        )
+        service = SchedulerService(settings, self._owner(name))
+        await service.start()
+        self.schedulers[name] = service
+
     async def start_prefill(self, worker: str) -> None:
         settings = PrefillSettings(
             id=worker,
             chunk_tokens=self.shape.chunk_tokens,
             chunk_bytes=self.shape.chunk_bytes,
             queue_limit_tokens=self.shape.queue_limit_tokens,
-            beat_interval_s=0.2,
+            beat_interval_s=BEAT_S,
             nats=self.nats,
         )
-        service = prefill_service(settings, lambda: self._engine(worker, self.shape.make_prefill), Tasks(worker))
-        await service.start()
-        self.workers[worker] = service
+        load = self._loader(worker, self.shape.make_prefill)
+        await self._start_worker(worker, prefill_service(settings, load, self._owner(worker)))
 
     async def start_decode(self, worker: str) -> None:
         settings = DecodeSettings(
             id=worker,
             batch_limit=self.shape.batch_limit,
             window_bytes=self.shape.window_bytes,
-            beat_interval_s=0.2,
+            beat_interval_s=BEAT_S,
             nats=self.nats,
         )
-        service = decode_service(settings, lambda: self._engine(worker, self.shape.make_decode), Tasks(worker))
-        await service.start()
-        self.workers[worker] = service
+        load = self._loader(worker, self.shape.make_decode)
+        await self._start_worker(worker, decode_service(settings, load, self._owner(worker)))
+
+    def generating(
+        self,
+        prompt_ids: Sequence[int],
+        max_tokens: int = 16,
+        sampling: SamplingParams = GREEDY,
+        stop: tuple[str, ...] = (),
+        deadline_s: float = 30.0,
+    ) -> GenerationRequest:
+        """The request of one generation."""
+        return GenerationRequest(
+            request_id="test",
+            prompt_ids=tuple(prompt_ids),
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=stop,
+            deadline_s=deadline_s,
+        )
 
     async def generate(
         self, prompt_ids: Sequence[int], max_tokens: int = 16, sampling: SamplingParams = GREEDY, **options: object
     ) -> list[Delta]:
         """All deltas of one generation."""
-        request = GenerationRequest(
-            request_id="test",
-            prompt_ids=tuple(prompt_ids),
-            max_tokens=max_tokens,
-            sampling=sampling,
-            **options,  # type: ignore[arg-type]
-        )
+        request = self.generating(prompt_ids, max_tokens, sampling, **options)  # type: ignore[arg-type]
         async with self.sessions.generate(request) as generation:
             return [delta async for delta in generation]
 
     async def ready(self) -> None:
-        """Wait until gateway and scheduler have heard of all workers."""
-        while self._fleet.status().reasons or len(self.alive()) < len(self.workers):
-            await asyncio.sleep(0.01)
+        """Wait until gateway and schedulers have heard of all workers; what is held then is held at rest."""
+        running = [*self.workers, *self.schedulers]
+        await eventually(lambda: not self._fleet.status().reasons and len(self.alive()) >= len(running))
+        for worker in self.workers:
+            self._at_rest.setdefault(worker, self._held(worker))
 
     def alive(self) -> list[Beat]:
-        roles = (Role.PREFILL, Role.DECODE)
+        """The last beats of workers and schedulers, as the gateway heard them."""
+        roles = (Role.PREFILL, Role.DECODE, Role.SCHEDULER)
         return [beat for role in roles for beat in self._fleet.liveness.alive(role)]
 
-    async def at_rest(self) -> None:
-        """Wait until every worker has all its KV memory back."""
-        while any(engine.usage().free_bytes != engine.usage().total_bytes for engine in self.engines.values()):
-            await asyncio.sleep(0.01)
+    def sessions_on(self, worker: str) -> int:
+        """How many sessions `worker` holds."""
+        held = self.workers[worker]._worker
+        return 0 if held is None else held.load().sessions
+
+    async def at_rest(self, within_s: float = 10.0) -> None:
+        """Wait until every worker has all its KV memory back, and no session, task or subscription is left."""
+        await eventually(lambda: not self.leftovers(), within_s, lambda: f"left: {self.leftovers()}")
+
+    def leftovers(self) -> list[str]:
+        """What is held although nobody should hold it."""
+        found = [f"KV of {name}" for name, engine in self.engines.items() if not _all_free(engine)]
+        found += [f"sessions of {name}" for name in self.workers if self.sessions_on(name)]
+        found += [
+            f"tasks or subscriptions of {name}: {self._held(name)}, at rest {at_rest}"
+            for name, at_rest in self._at_rest.items()
+            if name in self.workers and self._held(name) != at_rest
+        ]
+        found += [f"requests in {name}" for name, service in self.schedulers.items() if service._room.inside]
+        found += ["sessions of the gateway"] * bool(len(self.sessions))
+        return found
+
+    @asynccontextmanager
+    async def freed_soon(self) -> AsyncIterator[None]:
+        """Everything is free again soon after the body."""
+        yield
+        await self.at_rest(within_s=FREED_WITHIN_S)
+
+    async def stop_worker(self, worker: str) -> None:
+        """Stop one worker for good, whatever it is doing."""
+        await self.workers.pop(worker).stop()
+        assert not len(self._tasks.pop(worker))
+
+    async def lose_worker(self, worker: str) -> None:
+        """Cut a worker off without a word: no beat, no error, no answer any more."""
+        service = self.workers.pop(worker)
+        self.engines.pop(worker)
+        assert service._links is not None
+        await service._links.control._client._close(0, do_cbs=False)
+        await service._links.kv._client._close(0, do_cbs=False)
+        self.lost.append(service)
+
+    async def stop_scheduler(self, name: str) -> None:
+        await self.schedulers.pop(name).stop()
 
     async def stop(self) -> None:
-        await self.at_rest()
-        for worker in self.workers.values():
+        """End everything; raises when something was left behind or a task failed."""
+        try:
+            await self.at_rest()
+        finally:
+            await self.close()
+        assert not self.failures
+        assert all(_all_free(engine) for engine in self.engines.values())
+        assert not any(len(tasks) for tasks in self._tasks.values())
+
+    async def close(self) -> None:
+        """End everything."""
+        for worker in (*self.workers.values(), *self.lost):
             await worker.stop()
-        await self.scheduler.stop()
-        await self._tasks.close()
+        for scheduler in self.schedulers.values():
+            await scheduler.stop()
+        await self.silence_gateway()
         await self.bus.close()
 
-    def _engine(self, worker: str, make: MakeEngine) -> Engine:
-        self.engines[worker] = make()
-        return self.engines[worker]
+    async def silence_gateway(self) -> None:
+        """The gateway stops all it does, as if its process were gone."""
+        await self._tasks[GATEWAY].close()
+
+    def _held(self, worker: str) -> tuple[int, int]:
+        """Tasks and subscriptions of `worker`."""
+        links = self.workers[worker]._links
+        assert links is not None
+        return len(self._tasks[worker]), len(links.control._client._subs) + len(links.kv._client._subs)
+
+    def _owner(self, name: str) -> Tasks:
+        self._tasks[name] = Tasks(name, self.failures.append)
+        return self._tasks[name]
+
+    def _loader(self, worker: str, make: MakeEngine) -> MakeEngine:
+        def load() -> Engine:
+            self.engines[worker] = make()
+            return self.engines[worker]
+
+        return load
+
+    async def _start_worker(self, worker: str, service: WorkerService) -> None:
+        await service.start()
+        self.workers[worker] = service
 
     async def _start_gateway(self) -> None:
-        self.bus = await Bus.connect(self.nats, name="test gateway", spawn=self._tasks.start)
+        self.lost: list[WorkerService] = []
+        tasks = self._owner(GATEWAY)
+        self.bus = await Bus.connect(self.nats, name="test gateway", spawn=tasks.start)
         outbox = Outbox(self.bus)
-        links = SessionLinks(bus=self.bus, outbox=outbox, fleet=self._fleet.liveness, tasks=self._tasks)
+        links = SessionLinks(bus=self.bus, outbox=outbox, fleet=self._fleet.liveness, tasks=tasks)
         self.sessions = Sessions(
             links,
-            self._tokenizer,
+            self.tokenizer,
             gateway=GATEWAY,
             model=self.model,
             session_limit=4096,
@@ -155,13 +260,34 @@ class Fleet:
         await self.bus.listen(subjects.BEATS, self._fleet.hear)
         await self.bus.listen(subjects.tokens(GATEWAY), self.sessions.on_tokens)
         await self.bus.flush()
-        self._tasks.start(outbox.run(), name="outbox")
-        self._tasks.start(self.sessions.watch(), name="watch")
-        self._tasks.start(Heartbeat(self.bus, _gateway_beat, 0.2).run(), name="heartbeat")
+        tasks.start(outbox.run(), name="outbox")
+        tasks.start(self.sessions.watch(), name="watch")
+        tasks.start(Heartbeat(self.bus, _gateway_beat, BEAT_S).run(), name="heartbeat")
+
+
+async def eventually(
+    true: Callable[[], bool], within_s: float = 10.0, why: Callable[[], str] = lambda: "it never came true"
+) -> None:
+    """Wait until `true()`. For what no event tells of: the state of other services."""
+    until_s = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < until_s, why()
+        await asyncio.sleep(0.005)
+
+
+def _all_free(engine: Engine) -> bool:
+    usage = engine.usage()
+    return usage.free_bytes == usage.total_bytes
 
 
 def _gateway_beat() -> Beat:
-    return Beat(worker=GATEWAY, role=Role.GATEWAY, boot="test", state=WorkerState.READY, interval_ms=200)
+    return Beat(
+        worker=GATEWAY,
+        role=Role.GATEWAY,
+        boot="test",
+        state=WorkerState.READY,
+        interval_ms=round(BEAT_S * 1000),
+    )
 
 
 def token_ids(deltas: Sequence[Delta]) -> list[int]:

@@ -1,0 +1,52 @@
+"""Fleets of fake engines, and a tokenizer that knows their vocabulary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+from shared.text.tokenizer import Tokenizer
+
+from .engines import MODEL, engine
+from .fleet import Fleet, FleetShape
+
+MakeFleet = Callable[..., Awaitable[Fleet]]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Byte-level: one token for each of the 256 bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend)
+
+
+@pytest.fixture
+async def make_fleet(nats_url: str, tokenizer: Tokenizer) -> AsyncIterator[MakeFleet]:
+    """Starts fleets of fake engines. At the end each is stopped, and must have nothing left behind."""
+    fleets: list[Fleet] = []
+
+    async def make(**shape: object) -> Fleet:
+        shape = {"make_prefill": engine, "make_decode": engine} | shape
+        fleet = Fleet(nats_url, MODEL, tokenizer, FleetShape(**shape))  # type: ignore[arg-type]
+        fleets.append(fleet)
+        await fleet.start()
+        return fleet
+
+    yield make
+    for fleet in fleets:
+        await fleet.stop()
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left
+
+
+@pytest.fixture
+async def fleet(make_fleet: MakeFleet) -> Fleet:
+    """One worker of each phase."""
+    return await make_fleet()

@@ -1,0 +1,78 @@
+"""Fake engines for tests of the path: small ones, and one whose calls the test holds back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from shared.core import ModelSpec, SampledToken
+from shared.engine.contract import PrefillSlice
+from shared.engine.fake import FakeEngine, FakePace, fake_spec
+
+VOCAB_SIZE = 256
+MODEL = "fake"
+
+
+def spec(eos_token_ids: tuple[int, ...] = ()) -> ModelSpec:
+    return fake_spec(MODEL, vocab_size=VOCAB_SIZE, eos_token_ids=eos_token_ids)
+
+
+def engine(
+    kv_tokens: int = 16384, eos_token_ids: tuple[int, ...] = (), prefill_token_s: float = 0.0, step_s: float = 0.0
+) -> FakeEngine:
+    """A fake engine with room for `kv_tokens`."""
+    served = spec(eos_token_ids)
+    return FakeEngine(
+        served, kv_tokens * served.layout.token_bytes, FakePace(prefill_token_s=prefill_token_s, step_s=step_s)
+    )
+
+
+class Gate:
+    """Holds back calls on another thread until opened; tells when one has come."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._loop = asyncio.get_running_loop()
+        self.reached = asyncio.Event()
+
+    def shut(self) -> None:
+        self._open.clear()
+        self.reached.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def pass_through(self) -> None:
+        """Called on the other thread."""
+        self._loop.call_soon_threadsafe(self.reached.set)
+        assert self._open.wait(timeout=30), "the test forgot to open the gate"
+
+
+class GatedEngine(FakeEngine):
+    """Waits at its gates before it computes. Counts its calls."""
+
+    def __init__(self, kv_tokens: int = 16384, eos_token_ids: tuple[int, ...] = ()) -> None:
+        served = spec(eos_token_ids)
+        super().__init__(served, kv_tokens * served.layout.token_bytes)
+        self.prefill_gate = Gate()
+        self.step_gate = Gate()
+        self.steps = 0
+        self.fail_next_step = False
+        self.fail_next_prefill = False
+
+    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+        self.prefill_gate.pass_through()
+        if self.fail_next_prefill:
+            self.fail_next_prefill = False
+            raise ArithmeticError("made to fail")
+        return super().prefill(slices)
+
+    def step(self, keys: Sequence[str]) -> list[SampledToken]:
+        self.steps += 1
+        self.step_gate.pass_through()
+        if self.fail_next_step:
+            self.fail_next_step = False
+            raise ArithmeticError("made to fail")
+        return super().step(keys)
