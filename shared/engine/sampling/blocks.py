@@ -14,6 +14,8 @@ import torch
 from shared.engine.sampling.noise import BLOCK_TOKENS
 from shared.errors import WorkerFailed
 
+_LOGITS_AT_ONCE = 200_000
+
 
 class NonFiniteLogits(WorkerFailed):
     """Logits of `rows` hold NaN or +inf, or nothing that can be drawn."""
@@ -56,3 +58,31 @@ def argmax(blocks: torch.Tensor, peaks: torch.Tensor) -> list[int]:
     lanes = blocks[torch.arange(len(blocks), device=blocks.device), best].argmax(1)
     ids: list[int] = (best * BLOCK_TOKENS + lanes).tolist()
     return ids
+
+
+def largest(blocks: torch.Tensor, peaks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest logits of each row, best first: values and token ids, both [rows, count].
+
+    They are in the `count` blocks with the largest peaks. Which of tied tokens comes last is not defined.
+    """
+    chosen = peaks.topk(min(count, peaks.shape[1]), dim=1).indices
+    rows = torch.arange(len(blocks), device=blocks.device)[:, None]
+    best = blocks[rows, chosen].flatten(1).topk(count, dim=1)
+    ids = chosen.gather(1, best.indices // BLOCK_TOKENS) * BLOCK_TOKENS + best.indices % BLOCK_TOKENS
+    return best.values, ids
+
+
+def best_logprobs(blocks: torch.Tensor, temperatures: torch.Tensor | None = None) -> torch.Tensor:
+    """The log-probability of each row's largest logit at its temperature ([rows, 1]; None: 1): [rows, 1] float32.
+
+    By `log_softmax`, whose result for a row does not depend on the other rows, and a few rows at a time, so that the
+    temporaries stay in the cache.
+    """
+    logits = blocks.flatten(1)
+    step = max(1, _LOGITS_AT_ONCE // logits.shape[1])
+    parts = []
+    for start in range(0, len(logits), step):
+        part = logits[start : start + step]
+        scaled = part if temperatures is None else part / temperatures[start : start + step]
+        parts.append(scaled.log_softmax(1).amax(1, keepdim=True))
+    return torch.cat(parts)

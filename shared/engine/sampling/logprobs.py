@@ -10,41 +10,39 @@ from collections.abc import Sequence
 import torch
 
 from shared.core import TokenLogprob
+from shared.engine.sampling.blocks import best_logprobs, largest
 
 _TOP = 32
 
 
 class Logprobs:
-    """The log-softmax of some rows of a batch, captured before anything changes their logits."""
+    """What some rows of a batch report, captured before anything changes their logits."""
 
-    def __init__(self, logits: torch.Tensor, wanted: dict[int, int], vocab: int) -> None:
-        """`logits` [rows, >= vocab] float32; `wanted` maps a row to how many alternatives it reports."""
-        rows = list(wanted)
+    def __init__(self, blocks: torch.Tensor, peaks: torch.Tensor, wanted: dict[int, int], vocab: int) -> None:
+        """`wanted` maps a row to how many alternatives it reports; `blocks` and `peaks` as in `blocks.py`."""
         self._wanted = wanted
-        self._slots = {row: slot for slot, row in enumerate(rows)}
-        self._logprobs = logits[rows, :vocab].log_softmax(1) if rows else logits[:0]
+        rows = list(wanted)
+        some = blocks if len(rows) == len(blocks) else blocks[rows]
+        # At least `_TOP` are searched: which of tied tokens are found must not depend on what other rows ask for.
+        found = min(max(*wanted.values(), _TOP), vocab)
+        values, ids = largest(some, peaks[rows], found if any(wanted.values()) else 1)
+        self._best = values[:, :1]
+        self._best_logprobs = best_logprobs(some)
+        self._top_ids, self._top_logprobs = ids.tolist(), self._logprobs(values).tolist()
 
-    def of(self, token_ids: Sequence[int]) -> dict[int, TokenLogprob]:
-        """By row: the log-probability of its token in `token_ids` (one per row of the batch), and its top list."""
-        if not self._wanted:
-            return {}
-        chosen_ids = torch.tensor([[token_ids[row]] for row in self._wanted], device=self._logprobs.device)
-        chosen = self._logprobs.gather(1, chosen_ids).squeeze(1).tolist()
-        top = self._top()
-        return {
-            row: TokenLogprob(chosen[slot], top[slot][:count]) for slot, (row, count) in enumerate(self._wanted.items())
-        }
+    def of(self, logits: torch.Tensor, token_ids: Sequence[int]) -> dict[int, TokenLogprob]:
+        """By row: the log-probability of its token in `token_ids`, and its list of alternatives.
 
-    def _top(self) -> list[tuple[tuple[int, float], ...]]:
-        """The likeliest tokens of each row, best first, lower ids first among equals.
-
-        Always at least `_TOP` are searched, so that a row's search does not depend on what other rows ask for.
+        `logits` [rows, vocab] are the model's, `token_ids` one for each row of the batch.
         """
-        most = max(self._wanted.values())
-        if not most:
-            return [()] * len(self._wanted)
-        top = self._logprobs.topk(min(max(most, _TOP), self._logprobs.shape[1]), dim=1)
-        pairs = (
-            zip(ids, values, strict=True) for ids, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        )
-        return [tuple(sorted(row, key=lambda pair: (-pair[1], pair[0]))) for row in pairs]
+        rows = list(self._wanted)
+        chosen = self._logprobs(logits[rows, [token_ids[row] for row in rows]].float()[:, None]).squeeze(1).tolist()
+        return {row: TokenLogprob(chosen[slot], self._top(slot, self._wanted[row])) for slot, row in enumerate(rows)}
+
+    def _logprobs(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits - self._best + self._best_logprobs
+
+    def _top(self, slot: int, count: int) -> tuple[tuple[int, float], ...]:
+        """The likeliest tokens of a row, best first, lower ids first among equals."""
+        pairs = zip(self._top_ids[slot], self._top_logprobs[slot], strict=True)
+        return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])

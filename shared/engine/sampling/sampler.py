@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from shared.core import SampledToken
+from shared.core import SampledToken, TokenLogprob
 from shared.engine.sampling.adjust import adjust
 from shared.engine.sampling.blocks import argmax, block_peaks, check_finite, in_blocks
 from shared.engine.sampling.draw import draw
@@ -25,11 +25,17 @@ def sample(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Sampled
     """
     if not states:
         return []
+    with torch.inference_mode():
+        token_ids, logprobs = _sample(logits, states)
+    return [SampledToken(token_id, logprobs.get(row)) for row, token_id in enumerate(token_ids)]
+
+
+def _sample(logits: torch.Tensor, states: Sequence[SamplerState]) -> tuple[list[int], dict[int, TokenLogprob]]:
     blocks = in_blocks(logits)
     peaks = block_peaks(blocks)
     check_finite(peaks)
-    wanted = {row: n for row, state in enumerate(states) if (n := state.sampling.logprobs) is not None}
-    logprobs = Logprobs(blocks.flatten(1), wanted, logits.shape[1])
+    wanted = {row: count for row, state in enumerate(states) if (count := state.sampling.logprobs) is not None}
+    logprobs = Logprobs(blocks, peaks, wanted, logits.shape[1]) if wanted else None
     adjusted = [row for row, state in enumerate(states) if state.adjusts_logits]
     if adjusted:
         blocks = blocks.clone() if blocks.data_ptr() == logits.data_ptr() else blocks
@@ -37,8 +43,7 @@ def sample(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Sampled
         peaks[adjusted] = block_peaks(blocks[adjusted])
         check_finite(peaks)
     token_ids = _choose(blocks, peaks, states)
-    reports = logprobs.of(token_ids)
-    return [SampledToken(token_id, reports.get(row)) for row, token_id in enumerate(token_ids)]
+    return token_ids, logprobs.of(logits, token_ids) if logprobs else {}
 
 
 def _choose(blocks: torch.Tensor, peaks: torch.Tensor, states: Sequence[SamplerState]) -> list[int]:

@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from shared.engine.sampling.blocks import best_logprobs
 from shared.engine.sampling.noise import BLOCK_TOKENS
 from shared.engine.sampling.state import SamplerState
 
 _PEAK_BLOCKS = 64
 _FEW = 64
 _MANY = 512
-_LOGITS_AT_ONCE = 200_000
 
 
 class _Limits(NamedTuple):
@@ -95,21 +95,8 @@ def _limits(blocks: torch.Tensor, peaks: torch.Tensor, states: Sequence[SamplerS
         top_k=torch.tensor(top_k, device=device)[:, None],
         top_p=column([state.sampling.top_p for state in states]),
         best=best,
-        best_logprob=_best_logprobs(blocks, temperature) if needs_total else torch.zeros_like(best),
+        best_logprob=best_logprobs(blocks, temperature.float()).double() if needs_total else torch.zeros_like(best),
     )
-
-
-def _best_logprobs(blocks: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    """The log-probability of each row's largest logit: [rows, 1] float64.
-
-    By `log_softmax`, whose result for a row does not depend on the other rows, and a few rows at a time, so that the
-    temporaries stay in the cache.
-    """
-    logits, scale = blocks.flatten(1), temperature.float()
-    rows = max(1, _LOGITS_AT_ONCE // logits.shape[1])
-    parts = zip(torch.split(logits, rows), torch.split(scale, rows), strict=True)
-    best = [(part / by).log_softmax(1).amax(1, keepdim=True) for part, by in parts]
-    return torch.cat(best).double()
 
 
 def _cut(values: torch.Tensor, floor: torch.Tensor, limits: _Limits) -> torch.Tensor:

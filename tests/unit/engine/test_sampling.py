@@ -146,7 +146,8 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
     assert token.token_id == 17
     assert token.logprob is not None
     assert token.logprob.logprob == pytest.approx(float(expected[17]), abs=1e-5)
-    assert token.logprob.top == tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    assert [token_id for token_id, _ in token.logprob.top] == best.indices.tolist()
+    assert [logprob for _, logprob in token.logprob.top] == pytest.approx(best.values.tolist(), abs=1e-5)
 
 
 def test_logprobs_of_none_zero_and_some() -> None:
@@ -196,3 +197,27 @@ def test_masked_logits_are_never_drawn() -> None:
     logits[:, [5, 150]] = 0.0
     states = [state_of(SamplingParams(seed=row, top_p=0.99 if row % 2 else 1.0), 200) for row in range(50)]
     assert {token.token_id for token in sample(logits, states)} == {5, 150}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_may_carry_a_gradient(kind: SamplingParams) -> None:
+    logits = logits_of(1)
+    expected = sample(logits, [state_of(kind)])
+    assert sample(logits.requires_grad_(), [state_of(kind)]) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_may_come_from_inference_mode(kind: SamplingParams) -> None:
+    with torch.inference_mode():
+        logits = logits_of(1)
+    assert sample(logits, [state_of(kind)]) == sample(logits_of(1), [state_of(kind)])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_draws_the_same_tokens(kind: SamplingParams) -> None:
+    logits = logits_of(33)
+    states = [state_of(kind, row=row) for row in range(33)]
+    drawn = [token.token_id for token in sample(logits.cuda(), states)]
+    assert drawn == [token.token_id for token in sample(logits, states)]
