@@ -1,0 +1,1 @@
+"""The NATS door: `baton.v1.generate`, answered into the requester's inbox."""
