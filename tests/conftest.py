@@ -29,9 +29,11 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if start_up.ready:
                 break
         assert start_up.ready, "nats-server did not start"
-        threading.Thread(target=collections.deque, args=(server.stderr, 0), daemon=True).start()
+        reader = threading.Thread(target=collections.deque, args=(server.stderr, 0), daemon=True)
+        reader.start()
         yield start_up.url
         server.terminate()
+        reader.join()
 
 
 @pytest.fixture(scope="session")
