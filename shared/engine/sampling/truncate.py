@@ -30,7 +30,8 @@ _MANY = 512
 class _Limits(NamedTuple):
     """What cuts each row, all [rows, 1] float64 but `top_k` (int64). `top_k` 0 is off, and so is `top_p` 1.
 
-    `best_logprob` is the log-probability of the largest logit `best` at `temperature`, with nothing cut.
+    `best_logprob` is the log-probability of the largest logit `best` at `temperature`, with nothing cut; 0 with top_k,
+    where it is not needed.
     """
 
     temperature: torch.Tensor
@@ -89,13 +90,16 @@ def _limits(blocks: torch.Tensor, peaks: torch.Tensor, states: Sequence[SamplerS
     temperature = column([state.temperature for state in states])
     top_k = [state.sampling.top_k if state.sampling.top_k < width else 0 for state in states]
     best = peaks.amax(1, keepdim=True).double()
-    needs_total = any(state.sampling.top_p < 1.0 and not k for state, k in zip(states, top_k, strict=True))
+    best_logprob = torch.zeros_like(best)
+    if any(state.sampling.top_p < 1.0 and not k for state, k in zip(states, top_k, strict=True)):
+        uses_top_k = torch.tensor(top_k, device=device)[:, None] > 0
+        best_logprob = best_logprobs(blocks, temperature.float()).double().masked_fill_(uses_top_k, 0.0)
     return _Limits(
         temperature=temperature,
         top_k=torch.tensor(top_k, device=device)[:, None],
         top_p=column([state.sampling.top_p for state in states]),
         best=best,
-        best_logprob=best_logprobs(blocks, temperature.float()).double() if needs_total else torch.zeros_like(best),
+        best_logprob=best_logprob,
     )
 
 
