@@ -27,7 +27,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 SCRIPT_VARIABLES = ("BATON_TORCH_INDEX", "BATON_PYTHON", "BATON_VENV")
 
 
-def load_settings(kind: type[S], command: str, argv: Sequence[str], description: str = "") -> S:
+def load_settings(kind: type[S], command: str, argv: Sequence[str], description: str = "", positional: str = "") -> S:
     """The settings of `baton COMMAND`. Raises ConfigError; SystemExit(0) after `--help`."""
     return load(
         kind,
@@ -37,4 +37,5 @@ def load_settings(kind: type[S], command: str, argv: Sequence[str], description:
         other_variables=SCRIPT_VARIABLES,
         prog=f"baton {command}",
         description=description,
+        positional=positional,
     )

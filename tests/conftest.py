@@ -14,6 +14,7 @@ from services.local import nats_server
 from shared.errors import BatonError
 from shared.models.catalogue import DEFAULT_MODEL
 from shared.models.store import resolve
+from shared.runtime.process import die_with_parent
 from shared.runtime.settings import cache_folder, process_environment
 
 
@@ -21,7 +22,7 @@ from shared.runtime.settings import cache_folder, process_environment
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a nats-server process that lasts for the session."""
     command = nats_server.command(tmp_path_factory.mktemp("nats"))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent()) as server:
         assert server.stderr is not None
         start_up = nats_server.StartUp()
         for line in server.stderr:

@@ -69,9 +69,14 @@ class Keeper:
 
     async def stop(self, timeout_s: float) -> None:
         """Let it drain and end, and kill it when it has not within `timeout_s`. Idempotent."""
+        if self._child is None or self._stopping.is_set():
+            self._stopping.set()
+            return
         self._stopping.set()
-        if self._child is not None:
-            await self._child.stop(timeout_s)
+        ended_before = self._child.exit_code is not None
+        code = await self._child.stop(timeout_s)
+        if code != 0 and not ended_before:
+            self._report(self._obituary(code))
 
     async def _pause(self) -> None:
         """Cut short by `stop`."""

@@ -26,8 +26,7 @@ DESCRIPTION = "Run all services on this machine, stream one answer, and show whi
 
 
 def main(argv: Sequence[str]) -> int:
-    prompt, flags = _prompt_first(argv)
-    settings = load_settings(QuickstartSettings, "quickstart", [*flags, *prompt], DESCRIPTION)
+    settings = load_settings(QuickstartSettings, "quickstart", argv, DESCRIPTION, positional="prompt")
     model = fetch_model(settings)
     with tempfile.TemporaryDirectory(prefix="baton-logs-") as logs:
         settings = msgspec.structs.replace(
@@ -38,13 +37,6 @@ def main(argv: Sequence[str]) -> int:
         say(f"Starting {settings.prefill} prefill and {settings.decode} decode; logs are in {settings.log_dir}")
         show = _Show(settings, model)
         return run_local("quickstart", settings, argv, show.when_ready, log_level=LogLevel.WARNING)
-
-
-def _prompt_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A first argument that is no flag is the prompt."""
-    if argv and not argv[0].startswith("-"):
-        return ["--prompt", argv[0]], list(argv[1:])
-    return [], list(argv)
 
 
 class _Show:

@@ -16,12 +16,19 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def flag_values(names: SettingNames, argv: Sequence[str], prog: str, description: str) -> dict[str, str | bool]:
-    """What `argv` sets, by key, not yet converted. Raises ConfigError; SystemExit(0) after `--help`."""
+def flag_values(
+    names: SettingNames, argv: Sequence[str], prog: str, description: str, positional: str = ""
+) -> dict[str, str | bool]:
+    """What `argv` sets, by key, not yet converted; an argument that is no flag sets `positional`.
+
+    Raises ConfigError; SystemExit(0) after `--help`.
+    """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     _add_config(parser)
     for option in names.options.values():
         _add_flag(parser, option)
+    if positional:
+        _add_positional(parser, names.options[positional])
     found, rest = parser.parse_known_args(list(argv))
     if rest:
         raise names.unknown_argument(rest[0])
@@ -47,6 +54,10 @@ def _add_flag(parser: argparse.ArgumentParser, option: Option) -> None:
     else:
         metavar = option.key.rpartition("_")[2].upper()
         parser.add_argument(option.flag, dest=option.key, metavar=metavar, help=text)
+
+
+def _add_positional(parser: argparse.ArgumentParser, option: Option) -> None:
+    parser.add_argument(option.key, nargs="?", default=argparse.SUPPRESS, help=f"same as {option.flag}")
 
 
 def _help(option: Option) -> str:

@@ -52,15 +52,18 @@ def load(
     other_variables: Collection[str] = (),
     prog: str = "",
     description: str = "",
+    positional: str = "",
 ) -> S:
     """The settings of `service`.
 
     `others` are the settings of the other services by name, `other_variables` further names that may stand in the
-    environment. Raises ConfigError for what is unknown, missing or of the wrong type; SystemExit(0) after `--help`.
+    environment, `positional` the key that an argument without a flag sets.
+
+    Raises ConfigError for what is unknown, missing or of the wrong type; SystemExit(0) after `--help`.
     """
     environ = process_environment() if environ is None else environ
     names = SettingNames(service, kind, others or {}, other_variables)
-    flags = flag_values(names, argv, prog or f"baton {service}", description)
+    flags = flag_values(names, argv, prog or f"baton {service}", description, positional)
     flags.pop(CONFIG_KEY, None)
     config = config_file(argv, environ)
     values = dict(_file_values(names, Path(config))) if config else {}

@@ -155,6 +155,11 @@ def test_a_required_setting_that_is_missing_is_named() -> None:
         load(Strict, service="x", argv=[], environ={})
 
 
+@pytest.mark.parametrize("argv", [["hello", "--ratio", "1"], ["--ratio", "1", "hello"], ["--model", "hello"]])
+def test_an_argument_without_a_flag_may_stand_anywhere(argv: list[str]) -> None:
+    assert read(*argv, positional="model").model == "hello"
+
+
 def test_help_shows_what_a_setting_means_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read("--help")
