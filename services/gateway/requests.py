@@ -6,7 +6,6 @@ same call means the same tokens everywhere.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -15,17 +14,11 @@ import msgspec
 from services.gateway.generation import GenerationRequest, ServedModel
 from services.gateway.openai.chat_messages import ChatMessage
 from services.gateway.openai.params import Call, ChatCall, CompletionCall
+from services.gateway.text_encoding import PromptEncoder, TextEncoder
 from shared.core import SamplingParams
 from shared.errors import ContextExceeded, InvalidRequest, ModelNotFound
 
-LONG_TEXT_CHARS = 16_384
 SEED_LIMIT = 2**63
-
-
-class TextEncoder(Protocol):
-    """Text to token ids; a `shared.text` tokenizer is one."""
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> Sequence[int]: ...
 
 
 class ChatRenderer(Protocol):
@@ -51,7 +44,7 @@ class RequestBuilder:
         sequence_limit: int = 256,
     ) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self._encoder = PromptEncoder(tokenizer, model.context_tokens)
         self._chat_template = chat_template
         self._deadline_s = deadline_s
         self._sequence_limit = sequence_limit
@@ -83,7 +76,7 @@ class RequestBuilder:
     async def prompt_ids(self, prompt: str | Sequence[int], *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Token ids of one prompt, which may be token ids already; never empty, all inside the vocabulary."""
         if isinstance(prompt, str):
-            ids = await self._encode(prompt, add_special_tokens=add_special_tokens, param="prompt")
+            ids = await self._encoder.encode(prompt, add_special_tokens=add_special_tokens, param="prompt")
         else:
             ids = tuple(prompt)
             self.check_ids(ids, param="prompt")
@@ -95,7 +88,7 @@ class RequestBuilder:
         """Token ids of a conversation, up to the opening of the assistant's turn."""
         plain = [{"role": message.role, "content": message.content} for message in messages]
         text = self._chat_template.render(plain, add_generation_prompt=add_generation_prompt)
-        return await self._encode(text, add_special_tokens=False, param="messages")
+        return await self._encoder.encode(text, add_special_tokens=False, param="messages")
 
     def check_ids(self, ids: Collection[int], *, param: str) -> None:
         """Raises InvalidRequest for a token id outside the vocabulary."""
@@ -104,16 +97,6 @@ class RequestBuilder:
                 raise InvalidRequest(
                     f"token id {token_id} is outside the vocabulary of {self._model.vocab_size}", param=param
                 )
-
-    async def _encode(self, text: str, *, add_special_tokens: bool, param: str) -> tuple[int, ...]:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest("the text holds a lone surrogate, it is not valid Unicode", param=param) from error
-        if len(text) < LONG_TEXT_CHARS:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
-        # Seconds of work for megabytes of text: other streams go on meanwhile.
-        return tuple(await asyncio.to_thread(self._tokenizer.encode, text, add_special_tokens=add_special_tokens))
 
     def _requests(
         self, call: Call, prompts: Sequence[tuple[int, ...]], param: str, request_id: str

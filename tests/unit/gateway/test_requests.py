@@ -8,7 +8,7 @@ import pytest
 from scripted_generator import MODEL, ByteTokenizer, PlainTemplate
 
 from services.gateway.openai.params import parse_chat, parse_completion
-from services.gateway.requests import LONG_TEXT_CHARS, RequestBuilder
+from services.gateway.requests import RequestBuilder
 from shared.errors import ContextExceeded, InvalidRequest, ModelNotFound
 
 
@@ -83,8 +83,3 @@ async def test_lone_surrogates_are_refused(builder: RequestBuilder) -> None:
 async def test_a_text_that_encodes_to_nothing_is_empty(builder: RequestBuilder) -> None:
     with pytest.raises(InvalidRequest, match="empty"):
         await builder.prompt_ids("", add_special_tokens=False)
-
-
-async def test_long_texts_have_the_same_ids(builder: RequestBuilder) -> None:
-    ids = await builder.prompt_ids("a" * LONG_TEXT_CHARS)
-    assert ids == (256, *b"a" * LONG_TEXT_CHARS)
