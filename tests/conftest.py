@@ -22,7 +22,8 @@ from shared.runtime.settings import cache_folder, process_environment
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a nats-server process that lasts for the session."""
     command = nats_server.command(tmp_path_factory.mktemp("nats"))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent()) as server:
+    tied = die_with_parent()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=tied) as server:  # noqa: PLW1509
         assert server.stderr is not None
         start_up = nats_server.StartUp()
         for line in server.stderr:
