@@ -6,11 +6,12 @@ functions, requests are answered in tasks that the owner's `spawn` starts.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 import nats
@@ -125,10 +126,11 @@ class Bus:
         """Raises PayloadTooLarge before anything is sent, and Unavailable when the connection is gone."""
         if len(data) > self.max_payload:
             raise PayloadTooLarge(f"message of {len(data)} bytes exceeds the NATS limit of {self.max_payload} bytes")
-        try:
-            await self._client.publish(subject, data, reply=reply, headers=headers)
-        except nats.errors.Error as error:
-            raise Unavailable(f"NATS: {error}") from error
+        with _keeping_cancellation():
+            try:
+                await self._client.publish(subject, data, reply=reply, headers=headers)
+            except nats.errors.Error as error:
+                raise Unavailable(f"NATS: {error}") from error
 
     async def send(self, subject: str, message: Message) -> None:
         """`publish` of one message."""
@@ -151,24 +153,37 @@ class Bus:
         return decode(reply, answer.data)
 
     async def serve(self, subject: str, kind: type[M], handler: Handler[M], *, queue: str = "") -> Listening:
-        """Answer requests: each in its own task. A BatonError the handler raises is the answer."""
+        """Answer requests: each in its own task. An error the handler raises is the answer.
+
+        Another error than a BatonError is answered as internal and logged: one request must not end the process.
+        """
 
         async def answer(msg: Msg) -> None:
             try:
                 reply = await handler(decode(kind, msg.data))
             except BatonError as error:
-                await self._respond(msg, error.info_bytes(), error_headers(error))
+                await self._refuse(msg, error)
+            except Exception as error:
+                logger.exception("answering on %s failed", subject)
+                await self._refuse(msg, BatonError(f"{type(error).__name__}: {error}"))
             else:
-                await self._respond(msg, encode(reply), None)
+                await self._respond(msg, encode(reply))
 
         async def received(msg: Msg) -> None:
             self._spawn(answer(msg), name=f"serve {subject}")
 
         return await self._subscribe(subject, received, queue)
 
-    async def _respond(self, msg: Msg, data: bytes, headers: dict[str, str] | None) -> None:
-        if msg.reply:
+    async def _refuse(self, msg: Msg, error: BatonError) -> None:
+        await self._respond(msg, error.info_bytes(), error_headers(error))
+
+    async def _respond(self, msg: Msg, data: bytes, headers: dict[str, str] | None = None) -> None:
+        if not msg.reply:
+            return
+        try:
             await self.publish(msg.reply, data, headers)
+        except BatonError as error:
+            logger.warning("could not answer on %s: %s", msg.subject, error)
 
     async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> Listening:
         """Call `listener(subject, data)` for each message, in order. It must not block and must not raise."""
@@ -216,6 +231,16 @@ class Bus:
         except (nats.errors.Error, TimeoutError, OSError) as error:
             logger.debug("NATS flush at close: %s", error)
         await self._client.close()
+
+
+@contextlib.contextmanager
+def _keeping_cancellation() -> Iterator[None]:
+    """nats-py swallows a cancellation that finds it waiting for the socket: raise it again."""
+    task = asyncio.current_task()
+    asked_before = task.cancelling() if task is not None else 0
+    yield
+    if task is not None and task.cancelling() > asked_before:
+        raise asyncio.CancelledError
 
 
 def _with_jitter(wait_s: float) -> Callable[[list[Server], dict[str, Any]], tuple[Server | None, float]]:
