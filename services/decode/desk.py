@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from services.decode.session import DecodeSession
+from services.decode.session import DecodeSession, SessionState
 from shared.engine.contract import Engine, SequenceSpec
 from shared.errors import Cancelled, InvalidRequest, Overloaded, UnsupportedModel
 from shared.kv.receiver import Receiver, TransferIdentity
@@ -57,11 +57,12 @@ class ClaimDesk:
         """Reserve room for `claim`. A repeated claim gets the grant it got before.
 
         Raises Cancelled for an epoch that is over, UnsupportedModel for another model, Overloaded or KvExhausted for
-        want of room, InvalidRequest and ContextExceeded for what never fits.
+        want of room, or while the same claim is being freed, InvalidRequest and ContextExceeded for what never fits.
         """
+        self._fences.check(claim.session, claim.epoch)
         held = self._sessions.get(claim.session)
         if held is not None and held.claim.epoch == claim.epoch:
-            return held
+            return _alive(held)
         self._check(claim, held)
         session = self._open(claim)
         self._sessions[claim.session] = session
@@ -82,14 +83,14 @@ class ClaimDesk:
         return [session for session in self._sessions.values() if session.deadline_s <= now_s]
 
     def _check(self, claim: Claim, held: DecodeSession | None) -> None:
-        self._fences.check(claim.session, claim.epoch)
         if held is not None and held.claim.epoch > claim.epoch:
             raise Cancelled(f"session {claim.session} is held in epoch {held.claim.epoch}")
         if claim.fingerprint != self._engine.spec.fingerprint:
             raise UnsupportedModel(f"model {claim.fingerprint}, this worker serves {self._engine.spec.fingerprint}")
         if claim.max_tokens <= claim.emitted or claim.deadline_ms <= 0:
             raise InvalidRequest("nothing left to generate")
-        if len(self._sessions) >= self._batch_limit:
+        others = len(self._sessions) - (held is not None)
+        if others >= self._batch_limit:
             raise Overloaded(f"{self._batch_limit} sessions are held already")
 
     def _open(self, claim: Claim) -> DecodeSession:
@@ -127,3 +128,9 @@ class ClaimDesk:
             cached_tokens=grant.cached_tokens,
             window_bytes=grant.credit_bytes,
         )
+
+
+def _alive(held: DecodeSession) -> DecodeSession:
+    if held.state is SessionState.ENDED:
+        raise Overloaded(f"session {held.claim.session} is being freed")
+    return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 
 from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
@@ -27,7 +28,10 @@ _NEXT = {
 
 
 class DecodeSession:
-    """`claim` as granted; `deadline_s` on this process's monotonic clock."""
+    """`claim` as granted; `deadline_s` on this process's monotonic clock.
+
+    Whoever subscribes to its KV subject holds `subscribing`, so that a repeated claim does not do it twice.
+    """
 
     def __init__(self, claim: Claim, grant: ClaimGranted, receiver: Receiver, deadline_s: float) -> None:
         self.claim = claim
@@ -35,6 +39,7 @@ class DecodeSession:
         self.receiver = receiver
         self.deadline_s = deadline_s
         self.state = SessionState.CLAIMED
+        self.subscribing = asyncio.Lock()
         self._next_index = claim.emitted
         self._handoff: HandoffReport | None = None
 

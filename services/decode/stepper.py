@@ -63,7 +63,7 @@ class Stepper:
     async def run(self) -> None:
         """Task body: step while anyone runs, wait otherwise."""
         while True:
-            if not self._joined:
+            while not self._joined:
                 self._wake.clear()
                 await self._wake.wait()
             await self._step(list(self._joined))

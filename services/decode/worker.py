@@ -16,9 +16,9 @@ from services.decode.settings import DecodeSettings
 from services.decode.stepper import Stepper, error_frame
 from shared.bus.connection import Listening
 from shared.core import Role
-from shared.errors import BatonError, DeadlineExceeded, Draining, ProtocolError
+from shared.errors import BatonError, DeadlineExceeded, Draining, Overloaded, ProtocolError
 from shared.protocol import subjects
-from shared.protocol.to_decode import Cancel, Claim, ClaimGranted, CreditProbe, Manifest
+from shared.protocol.to_decode import Cancel, Claim, CreditProbe, Manifest
 from shared.protocol.to_gateway import HandoffReport
 from shared.protocol.to_prefill import Feedback, Imported, TransferRefused
 from shared.protocol.wire import Message, decode
@@ -75,28 +75,32 @@ class DecodeWorker:
         if older is not None:
             self._stepper.leave(older)
         session = self._desk.grant(claim)
-        if session not in self._subscriptions:
-            await self._subscribe(session)
-        return self._granted(session)
-
-    def _granted(self, session: DecodeSession) -> ClaimGranted:
+        async with session.subscribing:
+            if session not in self._subscriptions:
+                await self._subscribe(session)
         self._links.changed()
         return session.grant
 
     async def _subscribe(self, session: DecodeSession) -> None:
         """Be sure to hear the KV subject before anyone is told to publish there."""
+        subject = f"{subjects.kv(session.claim.session, session.claim.epoch)}.*"
         try:
-            subject = f"{subjects.kv(session.claim.session, session.claim.epoch)}.*"
-            listening = await self._links.kv.listen(subject, lambda name, data: self._on_kv(session, name, data))
-            self._subscriptions[session] = listening
+            self._subscriptions[session] = await self._links.kv.listen(
+                subject, lambda name, data: self._on_kv(session, name, data)
+            )
             await self._links.kv.flush()
         except BaseException:
             self._stepper.leave(session)
+            self._unsubscribe(session)
             raise
         if session.state is SessionState.ENDED:
-            await listening.close()
-            self._subscriptions.pop(session, None)
-            raise Draining("the session ended while it was being claimed")
+            self._unsubscribe(session)
+            raise Overloaded("the session ended while it was being claimed")
+
+    def _unsubscribe(self, session: DecodeSession) -> None:
+        listening = self._subscriptions.pop(session, None)
+        if listening is not None:
+            self._tasks.start(listening.close(), name="unsubscribe")
 
     def _on_kv(self, session: DecodeSession, subject: str, data: bytes) -> None:
         if session.state is SessionState.ENDED:
@@ -121,6 +125,8 @@ class DecodeWorker:
                 raise ProtocolError(f"unknown KV message {kind!r}")
 
     def _on_manifest(self, session: DecodeSession, manifest: Manifest) -> Feedback | None:
+        if not 0 <= manifest.first_token < self._engine.spec.vocab_size:
+            raise ProtocolError(f"first token {manifest.first_token} is outside the vocabulary")
         feedback = session.receiver.on_manifest(manifest)
         if isinstance(feedback, Imported) and session.state is SessionState.CLAIMED:
             self._begin(session, manifest)
@@ -149,6 +155,10 @@ class DecodeWorker:
             return
         if cancel.fence:
             self._desk.fence(cancel.session, cancel.epoch)
+        # Claims are answered in tasks: one that came before this cancel may not be held yet, but soon will.
+        asyncio.get_running_loop().call_soon(self._cancel, cancel)
+
+    def _cancel(self, cancel: Cancel) -> None:
         session = self._desk.find(cancel.session)
         if session is not None and session.claim.epoch <= cancel.epoch:
             self._stepper.leave(session)
@@ -168,9 +178,7 @@ class DecodeWorker:
 
     def _ended(self, session: DecodeSession) -> None:
         self._desk.release(session)
-        listening = self._subscriptions.pop(session, None)
-        if listening is not None:
-            self._tasks.start(listening.close(), name="unsubscribe")
+        self._unsubscribe(session)
         self._links.changed()
         if not len(self._desk):
             self._idle.set()
