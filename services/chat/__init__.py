@@ -1,0 +1,1 @@
+"""`baton chat`: a terminal client of the gateway's WebSocket."""

@@ -1,0 +1,107 @@
+"""One question to its answer: streams the text, survives a lost connection, stops when interrupted.
+
+Knows the conversation and the connection, not how text is shown: `show` of its owner does that. The chat loop calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from services.chat.connection import ConnectionLost, GatewayConnection
+from services.chat.conversation import Conversation
+from services.chat.settings import ChatSettings
+from shared.errors import BatonError, ContextExceeded
+from shared.protocol.to_client import Delta, Finished
+
+STOP_TIMEOUT_S = 5.0
+RECONNECTS = 3
+RECONNECT_WAIT_S = 0.5
+
+
+class Answerer:
+    """Asks for one answer at a time and keeps the conversation right, whatever happens to the answer.
+
+    `stopping`: an answer was interrupted, and the gateway has not confirmed its end.
+    """
+
+    def __init__(
+        self,
+        connection: GatewayConnection,
+        conversation: Conversation,
+        settings: ChatSettings,
+        show: Callable[[str], None],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._conversation = conversation
+        self._settings = settings
+        self._show = show
+        self._notice = notice
+        self._texts: list[str] = []
+        self.stopping = False
+
+    async def ask(self, question: str) -> None:
+        """Show the answer to `question`. Raises BatonError where there is none, or not all of it.
+
+        Cancelling it stops the answer at the gateway too; what was said so far stays in the conversation.
+        """
+        self._texts = []
+        self._conversation.ask(question)
+        try:
+            await self._until_answered()
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        finally:
+            self._conversation.answer("".join(self._texts))
+
+    async def _until_answered(self) -> None:
+        reconnects = 0
+        while True:
+            try:
+                await self._connection.open()
+                await self._connection.start(self._params())
+                await self._stream()
+            except ContextExceeded:
+                if not self._conversation.forget_oldest():
+                    raise
+                self._notice("the oldest part of the conversation no longer fits and was left out")
+            except ConnectionLost:
+                if self._texts or reconnects == RECONNECTS:
+                    raise
+                await asyncio.sleep(RECONNECT_WAIT_S * reconnects)
+                reconnects += 1
+            else:
+                return
+
+    async def _stream(self) -> None:
+        while not isinstance(event := await self._connection.next(), Finished):
+            if isinstance(event, Delta):
+                self._texts.append(event.text)
+                self._show(event.text)
+
+    async def _stop(self) -> None:
+        """Let the gateway free the session; a connection that does not answer is given up, which frees it as well."""
+        if not self._connection.busy:
+            return
+        self.stopping = True
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._connection.stop()
+                while not isinstance(await self._connection.next(), Finished):
+                    pass
+        except (BatonError, TimeoutError):
+            await self._connection.close()
+        self.stopping = False
+
+    def _params(self) -> dict[str, Any]:
+        params: dict[str, Any] = {
+            "messages": self._conversation.messages,
+            "max_tokens": self._settings.max_tokens,
+            "temperature": self._settings.temperature,
+        }
+        if self._settings.model:
+            params["model"] = self._settings.model
+        return params
