@@ -83,13 +83,13 @@ def _decode_header(data: bytes) -> tuple[KvChunkHeader, int, int]:
     body = memoryview(data)[: _BODY.size]
     (checksum,) = _CHECKSUM.unpack_from(data, _BODY.size)
     fields = _BODY.unpack(body)
-    magic, version, dtype, layout = fields[:4]
+    magic, version, dtype, layout, flags = fields[:5]
     if magic != MAGIC or version != VERSION:
         raise ProtocolError("not a KV chunk of this version")
     if xxhash.xxh3_64_intdigest(body) != checksum:
         raise ProtocolError("KV chunk header does not match its checksum")
-    if dtype not in _DTYPES or layout != LAYOUT_LAYER_KV_HEAD_TOKEN_DIM:
-        raise ProtocolError(f"KV chunk of unknown dtype {dtype} or layout {layout}")
+    if dtype not in _DTYPES or layout != LAYOUT_LAYER_KV_HEAD_TOKEN_DIM or flags:
+        raise ProtocolError(f"KV chunk of unknown dtype {dtype}, layout {layout} or flags {flags}")
     header = KvChunkHeader(
         fingerprint=f"{fields[5]:016x}",
         session=fields[6].hex(),

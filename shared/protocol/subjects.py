@@ -10,6 +10,7 @@ import re
 
 from shared.core import Role
 from shared.errors import ConfigError
+from shared.protocol.wire import NAME_PATTERN
 
 ROOT = "baton.v1"
 GENERATE = f"{ROOT}.generate"
@@ -20,7 +21,7 @@ BEATS = f"{ROOT}.beat.>"
 GATEWAY_QUEUE = "gateway"
 SCHEDULER_QUEUE = "scheduler"
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(NAME_PATTERN)
 
 
 def check_name(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from shared.core import Role
-from shared.protocol.wire import Message
+from shared.protocol.wire import Count, Message, Name
 
 
 class WorkerState(enum.StrEnum):
@@ -22,19 +22,19 @@ class Beat(Message, frozen=True, kw_only=True):
     tokens accepted and not yet computed; `kv_free_bytes` is what a new session could reserve.
     """
 
-    worker: str
+    worker: Name
     role: Role
     boot: str
     state: WorkerState
-    interval_ms: int
+    interval_ms: Count
     model: str = ""
     fingerprint: str = ""
-    context_tokens: int = 0
-    kv_token_bytes: int = 0
-    kv_total_bytes: int = 0
-    kv_free_bytes: int = 0
-    sessions: int = 0
-    session_limit: int = 0
-    queued_tokens: int = 0
-    queue_limit_tokens: int = 0
+    context_tokens: Count = 0
+    kv_token_bytes: Count = 0
+    kv_total_bytes: Count = 0
+    kv_free_bytes: Count = 0
+    sessions: Count = 0
+    session_limit: Count = 0
+    queued_tokens: Count = 0
+    queue_limit_tokens: Count = 0
     tokens_per_s: float = 0.0

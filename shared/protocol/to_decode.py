@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from shared.core import SamplingParams
-from shared.protocol.wire import Message
+from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
 class Claim(Message, frozen=True, kw_only=True):
     """Reserve space for a session and be ready to receive its KV."""
 
-    session: str
-    epoch: int
-    gateway: str
+    session: SessionId
+    epoch: U32
+    gateway: Name
     fingerprint: str
     prompt_ids: bytes
-    max_tokens: int
+    max_tokens: Count
     sampling: SamplingParams
-    deadline_ms: int
-    emitted: int = 0
+    deadline_ms: Count
+    emitted: Count = 0
 
 
 class ClaimGranted(Message, frozen=True, kw_only=True):
@@ -27,22 +27,22 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
     the worker holds already; `transfer` must stand in every chunk.
     """
 
-    session: str
-    epoch: int
-    worker: str
-    transfer: int
-    credit_bytes: int
-    cached_tokens: int = 0
+    session: SessionId
+    epoch: U32
+    worker: Name
+    transfer: U32
+    credit_bytes: Count
+    cached_tokens: Count = 0
 
 
 class PrefillReport(Message, frozen=True, kw_only=True):
     """What the prefill phase did: durations on the worker's own clock, in milliseconds."""
 
-    worker: str
+    worker: Name
     queue_ms: float
     compute_ms: float
-    computed_tokens: int
-    cached_tokens: int = 0
+    computed_tokens: Count
+    cached_tokens: Count = 0
 
 
 class Manifest(Message, frozen=True, kw_only=True):
@@ -51,21 +51,21 @@ class Manifest(Message, frozen=True, kw_only=True):
     `since_compute_ms` is the time between the last computed token and this message, on prefill's clock.
     """
 
-    session: str
-    epoch: int
-    transfer: int
-    prompt_tokens: int
-    chunks: int
-    payload_bytes: int
-    first_token: int
+    session: SessionId
+    epoch: U32
+    transfer: U32
+    prompt_tokens: Count
+    chunks: Count
+    payload_bytes: Count
+    first_token: Count
     since_compute_ms: float
 
 
 class CreditProbe(Message, frozen=True, kw_only=True):
     """Prefill has waited for credit: it has published `published_bytes` of payload, arrived or lost by now."""
 
-    transfer: int
-    published_bytes: int
+    transfer: U32
+    published_bytes: Count
 
 
 class Cancel(Message, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Cancel(Message, frozen=True, kw_only=True):
     again later in the same epoch, leaves the fence down.
     """
 
-    session: str
-    epoch: int
+    session: SessionId
+    epoch: U32
     fence: bool = True
     reason: str = "cancelled"

@@ -7,7 +7,7 @@ import msgspec
 from shared.core import FinishReason, TokenLogprob
 from shared.errors import ErrorInfo
 from shared.protocol.to_decode import PrefillReport
-from shared.protocol.wire import Message
+from shared.protocol.wire import U32, Count, Message, Name
 
 
 class HandoffReport(Message, frozen=True, kw_only=True):
@@ -18,11 +18,11 @@ class HandoffReport(Message, frozen=True, kw_only=True):
     The larger one counts.
     """
 
-    worker: str
+    worker: Name
     visible_ms: float
-    payload_bytes: int
-    chunks: int
-    resent_chunks: int = 0
+    payload_bytes: Count
+    chunks: Count
+    resent_chunks: Count = 0
 
 
 class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,8 +32,8 @@ class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     session: str
-    epoch: int
-    index: int
+    epoch: U32
+    index: Count
     ids: bytes
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish: FinishReason | None = None
@@ -45,5 +45,5 @@ class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class TokenBatch(Message, frozen=True, kw_only=True):
     """All frames one worker has for one gateway after one step."""
 
-    worker: str
+    worker: Name
     frames: tuple[TokenFrame, ...]

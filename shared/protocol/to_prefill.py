@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from shared.core import KvRegion, SamplingParams
-from shared.protocol.wire import Message
+from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
 class RunPrefill(Message, frozen=True, kw_only=True):
     """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim."""
 
-    session: str
-    epoch: int
-    gateway: str
+    session: SessionId
+    epoch: U32
+    gateway: Name
     fingerprint: str
     prompt_ids: bytes
-    max_tokens: int
+    max_tokens: Count
     sampling: SamplingParams
-    deadline_ms: int
-    decode: str
-    transfer: int
-    credit_bytes: int
-    cached_tokens: int = 0
-    emitted: int = 0
+    deadline_ms: Count
+    decode: Name
+    transfer: U32
+    credit_bytes: Count
+    cached_tokens: Count = 0
+    emitted: Count = 0
 
 
 class RunAccepted(Message, frozen=True, kw_only=True):
     """Reply to `RunPrefill`: queued, behind `queued_tokens` prompt tokens."""
 
-    session: str
-    epoch: int
-    worker: str
-    queued_tokens: int
+    session: SessionId
+    epoch: U32
+    worker: Name
+    queued_tokens: Count
 
 
 class Credit(Message, frozen=True, kw_only=True, tag="credit", tag_field="kind"):
     """Prefill may have published `total_bytes` of payload since the transfer began: cumulative, so loss is harmless."""
 
-    transfer: int
-    total_bytes: int
+    transfer: U32
+    total_bytes: Count
 
 
 class Nack(Message, frozen=True, kw_only=True, tag="nack", tag_field="kind"):
@@ -46,21 +46,21 @@ class Nack(Message, frozen=True, kw_only=True, tag="nack", tag_field="kind"):
     `credit_bytes` is the new cumulative credit, as in `Credit`: what was lost does not count against the sender.
     """
 
-    transfer: int
+    transfer: U32
     missing: tuple[KvRegion, ...]
-    credit_bytes: int
+    credit_bytes: Count
 
 
 class Imported(Message, frozen=True, kw_only=True, tag="imported", tag_field="kind"):
     """The cache is complete in decode; prefill may free its copy."""
 
-    transfer: int
+    transfer: U32
 
 
 class TransferRefused(Message, frozen=True, kw_only=True, tag="refused", tag_field="kind"):
     """Decode gave the session up; prefill frees its copy and stops sending."""
 
-    transfer: int
+    transfer: U32
     reason: str
 
 

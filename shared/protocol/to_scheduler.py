@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.core import SamplingParams
-from shared.protocol.wire import Message
+from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
 class PlaceRequest(Message, frozen=True, kw_only=True):
@@ -13,29 +13,29 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending.
     """
 
-    session: str
-    epoch: int
-    gateway: str
+    session: SessionId
+    epoch: U32
+    gateway: Name
     model: str
     prompt_ids: bytes
-    max_tokens: int
+    max_tokens: Count
     sampling: SamplingParams
-    deadline_ms: int
-    emitted: int = 0
+    deadline_ms: Count
+    emitted: Count = 0
 
 
 class Placed(Message, frozen=True, kw_only=True):
     """Reply to `PlaceRequest`: who holds the session now, and how long it waited."""
 
-    session: str
-    epoch: int
-    prefill: str
-    decode: str
+    session: SessionId
+    epoch: U32
+    prefill: Name
+    decode: Name
     queue_ms: float
 
 
 class CancelPlacement(Message, frozen=True, kw_only=True):
     """Sent to every scheduler: drop the session if it still waits; if it is being placed, undo that."""
 
-    session: str
-    epoch: int
+    session: SessionId
+    epoch: U32

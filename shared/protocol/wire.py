@@ -8,14 +8,23 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from shared.errors import ProtocolError
 
 VERSION = 1
 ID_BYTES = 4
+NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+
+# What becomes part of a subject or of a KV chunk's header is checked when it is read: a name with a space or a
+# wildcard, or a number its header field cannot hold, must not get as far as the one who would use it.
+SessionId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Name = Annotated[str, Meta(pattern=rf"\A{NAME_PATTERN}\Z")]
+U32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
