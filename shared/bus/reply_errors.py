@@ -21,6 +21,6 @@ def raise_reply_error(headers: Mapping[str, str] | None, body: bytes) -> None:
         return
     try:
         info = msgspec.msgpack.decode(body, type=ErrorInfo)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"an error answer that cannot be read: {headers[ERROR_HEADER]}") from error
     raise error_from(info)
