@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import typing
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -63,20 +64,26 @@ class Option(msgspec.Struct, frozen=True):
 
 def options_of(kind: type[msgspec.Struct]) -> dict[str, Option]:
     """All options of `kind` by key, in the order of the fields."""
-    return {option.key: option for option in _walk(kind, (), "")}
+    return {option.key: option for option in _walk(kind, None, (), "")}
 
 
-def _walk(kind: type[msgspec.Struct], path: tuple[str, ...], prefix: str) -> typing.Iterator[Option]:
+def _walk(
+    kind: type[msgspec.Struct], defaults: msgspec.Struct | None, path: tuple[str, ...], prefix: str
+) -> Iterator[Option]:
+    """`defaults` is what the field that holds this struct has by default."""
     for field in msgspec.structs.fields(kind):
+        default = _default(field) if defaults is None else getattr(defaults, field.name)
         inner = plain(field.type)
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            yield from _walk(inner, (*path, field.name), f"{prefix}{field.name}_")
+            nested = default if isinstance(default, msgspec.Struct) else None
+            yield from _walk(inner, nested, (*path, field.name), f"{prefix}{field.name}_")
             continue
         key = prefix.removesuffix("_") if prefix and field.name == "url" else prefix + field.name
-        default = field.default
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = field.default_factory()
         yield Option(key, (*path, field.name), field.type, default, _doc(field.type))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def size_bytes(text: str, source: str) -> int:
