@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ties import assert_same_or_tied
 from tiny_models import (
     ARCHITECTURES,
-    assert_same_or_tied,
     load_engine,
     load_reference,
     open_prompt,
