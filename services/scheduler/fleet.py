@@ -26,8 +26,8 @@ class Fleet:
             given.pop(beat.worker, None)
 
     def serves(self, model: str) -> bool:
-        """Whether both phases of `model` are alive and ready."""
-        return bool(self.prefills(model)) and bool(self.decodes(model, 0))
+        """Whether both phases of `model` are alive and ready, full or not."""
+        return all(self._liveness.ready(role, model) for role in (Role.PREFILL, Role.DECODE))
 
     def models(self) -> set[str]:
         return {beat.model for role in (Role.PREFILL, Role.DECODE) for beat in self._liveness.alive(role)}
