@@ -23,6 +23,11 @@ class Delivery:
         self._held: dict[int, SampledToken] = {}
         self._end: tuple[int, FinishReason] | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether something later has arrived, and what comes before it has not."""
+        return bool(self._held) or (self._end is not None and self.finish is None)
+
     def begin(self, epoch: int) -> None:
         """Frames of `epoch` count from now on, and no others."""
         self.epoch = epoch
@@ -57,6 +62,8 @@ class Delivery:
 
 def _tokens(frame: TokenFrame) -> list[SampledToken]:
     ids = unpack_ids(frame.ids)
+    if any(token_id < 0 for token_id in ids):
+        raise ProtocolError("a token id is negative")
     logprobs: tuple[TokenLogprob | None, ...] = frame.logprobs or (None,) * len(ids)
     if len(logprobs) != len(ids):
         raise ProtocolError(f"{len(ids)} tokens with {len(logprobs)} log-probabilities")

@@ -17,14 +17,15 @@ from services.gateway.generation import Delta, GenerationRequest
 from services.gateway.metrics import observe_end, observe_move
 from services.gateway.sessions.session import Session
 from services.gateway.sessions.text import DeltaWriter, with_timings
+from services.gateway.sessions.watch import unnoticed_failure
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import BatonError, Cancelled, Draining, Overloaded, ProtocolError, WorkerFailed
+from shared.errors import BatonError, Cancelled, Draining, Overloaded, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_decode import Cancel
-from shared.protocol.to_gateway import TokenBatch
+from shared.protocol.to_gateway import TokenBatch, TokenFrame
 from shared.protocol.to_scheduler import CancelPlacement, Placed
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
@@ -84,12 +85,12 @@ class Sessions:
             yield RunningGeneration(session.id, deltas)
         finally:
             del self._sessions[session.id]
-            observe_end(session)
-            await deltas.aclose()
             if not session.finished:
                 self._cancel_workers(session)
+            observe_end(session)
             if not self._sessions:
                 self._idle.set()
+            await deltas.aclose()
 
     async def drain(self) -> None:
         """Refuse new generations; return when the last one has ended."""
@@ -102,21 +103,28 @@ class Sessions:
         """Listener of this gateway's token subject."""
         try:
             batch = decode(TokenBatch, data)
-            for frame in batch.frames:
-                session = self._sessions.get(frame.session)
-                if session is not None:
-                    session.on_frame(frame)
         except ProtocolError as error:
             logger.warning("token frames refused: %s", error)
+            return
+        for frame in batch.frames:
+            session = self._sessions.get(frame.session)
+            if session is not None:
+                self._on_frame(session, frame)
+
+    def _on_frame(self, session: Session, frame: TokenFrame) -> None:
+        try:
+            session.on_frame(frame)
+        except ProtocolError as error:
+            logger.warning("token frame refused: %s", error, extra={"session": session.id})
 
     async def watch(self) -> None:
-        """Task body: notice workers that fell silent while they hold a session."""
+        """Task body: notice what no worker tells."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             for session in list(self._sessions.values()):
-                lost = self._lost_worker(session)
-                if lost is not None:
-                    session.fail(WorkerFailed(f"worker {lost} fell silent"))
+                failure = unnoticed_failure(session, self._fleet)
+                if failure is not None:
+                    session.fail(failure)
 
     async def _deltas(self, session: Session) -> AsyncGenerator[Delta, None]:
         self._admit()
@@ -132,6 +140,7 @@ class Sessions:
             if delta.finish is not None:
                 if not session.finished:
                     self._cancel_workers(session)
+                session.stop()
                 yield with_timings(delta, session.timeline.timings())
                 return
             yield delta
@@ -181,16 +190,6 @@ class Sessions:
         cancel = Cancel(session=session, epoch=epoch)
         self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
         self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
-
-    def _lost_worker(self, session: Session) -> str | None:
-        placed = session.placed
-        if placed is None or session.finished:
-            return None
-        if not self._fleet.is_alive(Role.DECODE, placed.decode):
-            return placed.decode
-        if not session.handed_off and not self._fleet.is_alive(Role.PREFILL, placed.prefill):
-            return placed.prefill
-        return None
 
 
 class RunningGeneration:

@@ -9,7 +9,7 @@ import time
 from services.gateway.generation import GenerationRequest
 from services.gateway.sessions.delivery import Delivery
 from services.gateway.sessions.timeline import Timeline
-from shared.core import FinishReason, SampledToken
+from shared.core import FinishReason, Role, SampledToken
 from shared.errors import BatonError, DeadlineExceeded
 from shared.protocol.to_gateway import TokenFrame
 from shared.protocol.to_scheduler import Placed, PlaceRequest
@@ -28,12 +28,16 @@ class Session:
         self.timeline = Timeline()
         self.placed: Placed | None = None
         self.handed_off = False
+        self.heard: set[tuple[Role, str]] = set()
         self.gaps_s: list[float] = []
         self._delivery = Delivery()
         self._emitted: list[int] = []
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None
         self._arrived = asyncio.Event()
+        self._stopped = False
+        self._placed_at_s = 0.0
+        self._waits_since_s: float | None = None
         self._deadline_s = time.monotonic() + request.deadline_s
 
     @property
@@ -42,7 +46,8 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        return self._delivery.finish is not None
+        """Whether the answer is whole: the workers ended it, or its reader did."""
+        return self._stopped or self._delivery.finish is not None
 
     @property
     def emitted_tokens(self) -> int:
@@ -51,12 +56,26 @@ class Session:
     def left_s(self) -> float:
         return self._deadline_s - time.monotonic()
 
+    def placed_for_s(self) -> float:
+        """How long ago the present epoch was placed."""
+        return time.monotonic() - self._placed_at_s
+
+    def missing_for_s(self) -> float:
+        """How long later tokens have waited for one that has not arrived; 0 when none do."""
+        return 0.0 if self._waits_since_s is None else time.monotonic() - self._waits_since_s
+
+    def stop(self) -> None:
+        """Its reader has the whole answer, whatever the workers might add."""
+        self._stopped = True
+
     def begin_epoch(self, epoch: int) -> None:
         """From now on only `epoch` may speak. What has been emitted stays."""
         self._delivery.begin(epoch)
         self.placed = None
         self.handed_off = False
+        self.heard.clear()
         self._failure = None
+        self._waits_since_s = None
 
     def place_request(self, gateway: str, model: str) -> PlaceRequest:
         """What a scheduler needs to place the session in its present epoch: prompt and emitted tokens."""
@@ -74,6 +93,7 @@ class Session:
 
     def place(self, placed: Placed) -> None:
         self.placed = placed
+        self._placed_at_s = time.monotonic()
         self.timeline.placed(placed)
 
     def on_frame(self, frame: TokenFrame) -> None:
@@ -82,6 +102,10 @@ class Session:
         if frame.epoch == self.epoch:
             self.timeline.report(frame)
             self.handed_off = self.handed_off or frame.handoff is not None
+        if not self._delivery.waits:
+            self._waits_since_s = None
+        elif tokens or self._waits_since_s is None:
+            self._waits_since_s = time.monotonic()
         if tokens:
             gap_s = self.timeline.tokens(len(tokens))
             if gap_s is not None:
