@@ -233,6 +233,8 @@ class PrefillWorker:
     def _reap(self, gateway_silent: Callable[[str], bool]) -> None:
         now_s = time.monotonic()
         for held in list(self._held.values()):
+            if held.run.state is RunState.ENDED:
+                continue
             if held.run.deadline_s <= now_s:
                 self._give_up(held, DeadlineExceeded("the request's deadline passed during prefill"))
             elif gateway_silent(held.run.order.gateway):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 
 import msgspec
 
@@ -47,14 +48,18 @@ class WorkerLinks:
 
     @classmethod
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
-        """Connect both and start the outboxes."""
+        """Connect both and start the outboxes. Leaves no connection behind when it does not succeed."""
         name = f"{identity.role.value} {identity.worker}"
-        control = await Bus.connect(settings, name=name, spawn=tasks.start)
-        kv = await Bus.connect(settings, name=f"{name} kv", spawn=tasks.start)
-        links = cls(identity, control, kv, tasks)
+        async with AsyncExitStack() as opened:
+            control = await Bus.connect(settings, name=name, spawn=tasks.start)
+            opened.push_async_callback(control.close)
+            kv = await Bus.connect(settings, name=f"{name} kv", spawn=tasks.start)
+            opened.push_async_callback(kv.close)
+            links = cls(identity, control, kv, tasks)
+            await control.listen(subjects.BEATS, links._hear)
+            opened.pop_all()
         tasks.start(links.control_out.run(), name="control outbox")
         tasks.start(links.kv_out.run(), name="kv outbox")
-        await control.listen(subjects.BEATS, links._hear)
         return links
 
     def start_heartbeat(self, make: Callable[[], Beat], interval_s: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +18,10 @@ from shared.runtime.beats import new_boot
 from shared.runtime.engine_thread import EngineThread
 from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerIdentity, WorkerLinks
+
+logger = logging.getLogger(__name__)
+
+QUIESCE_S = 5.0
 
 
 class WorkerContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +115,20 @@ class WorkerService:
             self._worker.end_all()
         if self._links is not None:
             await self._links.beat_now()
+            await self._quiesce()
             await self._links.close()
         await self._tasks.close()
         self._thread.close()
+
+    async def _quiesce(self) -> None:
+        """The call the engine is in still writes its sessions' memory: wait until it is over and all is freed."""
+        if self._worker is None:
+            return
+        try:
+            async with asyncio.timeout(QUIESCE_S):
+                await self._worker.drain()
+        except TimeoutError:
+            logger.warning("the engine's last call did not end within %.0f s", QUIESCE_S)
 
     def _beat(self, engine: Engine, worker: Worker) -> Beat:
         usage = engine.usage()
