@@ -59,3 +59,10 @@ async def outsider(nats_url: str) -> AsyncIterator[Bus]:
         bus = await Bus.connect(BusSettings(url=nats_url), name="outsider", spawn=tasks.start)
         yield bus
         await bus.close()
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Tasks]:
+    """Owns the tasks of clients."""
+    async with Tasks("clients") as tasks:
+        yield tasks

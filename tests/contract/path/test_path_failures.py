@@ -1,0 +1,221 @@
+"""Workers and schedulers that drain, stop, fail or vanish: streams go on unbroken, with the same tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from shared.core import FinishReason, SamplingParams
+from shared.errors import Unavailable, WorkerFailed
+from shared.runtime.tasks import Tasks
+
+from .conftest import MakeFleet
+from .engines import GatedEngine, engine
+from .fleet import Fleet, colocated, eventually, token_ids
+from .prompts import prompt
+
+SEEDED = SamplingParams(temperature=1.0, seed=7)
+
+
+class Stream:
+    """One client that reads a stream; tells when it has so many tokens."""
+
+    def __init__(self, fleet: Fleet, clients: Tasks, max_tokens: int = 300, prompt_tokens: int = 80) -> None:
+        self._fleet = fleet
+        self._prompt = prompt(prompt_tokens)
+        self._max_tokens = max_tokens
+        self._enough: list[tuple[int, asyncio.Event]] = []
+        self.ids: list[int] = []
+        self.finish: FinishReason | None = None
+        self.task = clients.start(self._read(), name="stream")
+
+    async def has(self, count: int) -> None:
+        event = asyncio.Event()
+        self._enough.append((count, event))
+        if len(self.ids) < count:
+            await event.wait()
+
+    async def is_unbroken(self) -> None:
+        """Wait for the end: the tokens are those of one engine."""
+        await self.task
+        ids, finish = colocated(engine(), self._prompt, self._max_tokens, SEEDED)
+        assert self.ids == ids
+        assert self.finish is finish
+
+    async def _read(self) -> None:
+        request = self._fleet.generating(self._prompt, self._max_tokens, SEEDED)
+        async with self._fleet.sessions.generate(request) as generation:
+            async for delta in generation:
+                self.ids += token_ids([delta])
+                self.finish = delta.finish
+                for count, event in self._enough:
+                    if len(self.ids) >= count:
+                        event.set()
+
+
+def slow() -> Callable[[], object]:
+    return lambda: engine(step_s=0.001)
+
+
+@pytest.mark.parametrize("worker", ["p0", "d0"])
+async def test_a_draining_worker_finishes_its_streams_and_takes_no_more(
+    make_fleet: MakeFleet, clients: Tasks, worker: str
+):
+    gated = GatedEngine()
+    fleet = await make_fleet(
+        make_prefill=lambda: gated if worker == "p0" else engine(),
+        make_decode=lambda: gated if worker == "d0" else engine(),
+    )
+    gate = gated.prefill_gate if worker == "p0" else gated.step_gate
+    gate.shut()
+    stream = Stream(fleet, clients, max_tokens=50)
+    await gate.reached.wait()
+    draining = clients.start(fleet.workers[worker].drain(), name="drain")
+    await eventually(lambda: any(beat.worker == worker and beat.state == "draining" for beat in fleet.alive()))
+    with pytest.raises(Unavailable):
+        await fleet.generate(prompt(10))
+    assert not draining.done()
+    gate.open()
+    await stream.is_unbroken()
+    await draining
+
+
+async def test_an_idle_worker_drains_at_once(fleet: Fleet):
+    for worker in fleet.workers.values():
+        await asyncio.wait_for(worker.drain(), 1)
+
+
+async def test_a_decode_worker_that_stops_hands_its_streams_to_another(make_fleet: MakeFleet, clients: Tasks):
+    fleet = await make_fleet(make_decode=slow(), decodes=2)
+    streams = [Stream(fleet, clients, prompt_tokens=50 + 10 * number) for number in range(6)]
+    for stream in streams:
+        await stream.has(20)
+    await fleet.stop_worker("d0")
+    for stream in streams:
+        await stream.is_unbroken()
+
+
+async def test_a_prefill_worker_that_stops_hands_its_prompts_to_another(make_fleet: MakeFleet, clients: Tasks):
+    engines = [GatedEngine(), engine()]
+    ready = iter(engines)
+    fleet = await make_fleet(make_prefill=lambda: next(ready), prefills=2)
+    gated = engines[0]
+    gated.prefill_gate.shut()
+    streams = [Stream(fleet, clients, max_tokens=20) for _ in range(4)]
+    await gated.prefill_gate.reached.wait()
+    await streams[1].has(0)
+    stopping = clients.start(fleet.stop_worker("p0"), name="stop")
+    await eventually(lambda: not any(beat.worker == "p0" for beat in fleet.alive()))
+    gated.prefill_gate.open()
+    await stopping
+    for stream in streams:
+        await stream.is_unbroken()
+
+
+async def test_two_moves_in_a_row_go_unnoticed(make_fleet: MakeFleet, clients: Tasks):
+    fleet = await make_fleet(make_decode=slow(), decodes=3)
+    stream = Stream(fleet, clients, max_tokens=600)
+    await stream.has(20)
+    for count in (100, 200):
+        holder = next(worker for worker in ("d0", "d1", "d2") if worker in fleet.workers and fleet.sessions_on(worker))
+        await fleet.stop_worker(holder)
+        await stream.has(count)
+    await stream.is_unbroken()
+
+
+@pytest.mark.parametrize("when", ["decoding", "computing"])
+async def test_a_worker_that_vanishes_is_noticed_by_its_beats(make_fleet: MakeFleet, clients: Tasks, when: str):
+    gated = [GatedEngine(), GatedEngine()]
+    ready = iter(gated)
+    if when == "decoding":
+        fleet = await make_fleet(make_decode=lambda: next(ready), decodes=2)
+        gates = {f"d{number}": each.step_gate for number, each in enumerate(gated)}
+    else:
+        fleet = await make_fleet(make_prefill=lambda: next(ready), prefills=2)
+        gates = {f"p{number}": each.prefill_gate for number, each in enumerate(gated)}
+    stream = Stream(fleet, clients)
+    if when == "decoding":
+        await stream.has(10)
+    for gate in gates.values():
+        gate.shut()
+    await asyncio.wait(
+        [clients.start(g.reached.wait(), name="gate") for g in gates.values()], return_when="FIRST_COMPLETED"
+    )
+    lost = next(worker for worker, gate in gates.items() if gate.reached.is_set())
+    for worker, gate in gates.items():
+        if worker != lost:
+            gate.open()
+    await fleet.lose_worker(lost)
+    await stream.is_unbroken()
+    gates[lost].open()
+
+
+async def test_when_nobody_is_left_the_stream_ends_with_a_typed_error(make_fleet: MakeFleet, clients: Tasks):
+    fleet = await make_fleet(make_decode=slow())
+    stream = Stream(fleet, clients)
+    await stream.has(10)
+    await fleet.stop_worker("d0")
+    with pytest.raises(Unavailable):
+        await stream.task
+    assert stream.ids == colocated(engine(), prompt(80), 300, SEEDED)[0][: len(stream.ids)]
+
+
+async def test_streams_do_not_need_the_scheduler(make_fleet: MakeFleet, clients: Tasks):
+    fleet = await make_fleet(make_decode=slow())
+    stream = Stream(fleet, clients)
+    await stream.has(10)
+    await fleet.stop_scheduler("s0")
+    await stream.is_unbroken()
+
+
+async def test_two_schedulers_share_the_requests(make_fleet: MakeFleet):
+    fleet = await make_fleet(schedulers=2, prefills=2, decodes=2)
+    placed = dict.fromkeys(fleet.schedulers, 0)
+    for name, service in fleet.schedulers.items():
+        place = service._room.place
+
+        async def counted(request, name=name, place=place):
+            placed[name] += 1
+            return await place(request)
+
+        service._room.place = counted
+    answers = await asyncio.gather(*(fleet.generate(prompt(20 + n), 5) for n in range(40)))
+    for n, deltas in enumerate(answers):
+        assert token_ids(deltas) == colocated(engine(), prompt(20 + n), 5)[0]
+    assert all(placed.values()), placed
+    await fleet.stop_scheduler("s0")
+    await fleet.generate(prompt(10))
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+async def test_a_failing_engine_call_moves_the_session(make_fleet: MakeFleet, clients: Tasks, phase: str):
+    gated = GatedEngine()
+    fleet = await make_fleet(
+        make_prefill=lambda: gated if phase == "prefill" else engine(),
+        make_decode=lambda: gated if phase == "decode" else engine(),
+    )
+    if phase == "prefill":
+        gated.fail_next_prefill = True
+        streams = [Stream(fleet, clients, max_tokens=20)]
+    else:
+        streams = [Stream(fleet, clients, max_tokens=500, prompt_tokens=10 + n) for n in range(3)]
+        for stream in streams:
+            await stream.has(5)
+        gated.fail_next_step = True
+    for stream in streams:
+        await stream.is_unbroken()
+
+
+async def test_an_engine_that_always_fails_is_tried_so_often_and_no_more(make_fleet: MakeFleet):
+    class Broken(GatedEngine):
+        def step(self, keys):
+            self.fail_next_step = True
+            return super().step(keys)
+
+    broken = Broken()
+    fleet = await make_fleet(make_decode=lambda: broken, attempts=3)
+    with pytest.raises(WorkerFailed):
+        await fleet.generate(prompt(30))
+    assert broken.steps == 3
