@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated
 
-import msgspec
-from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
-from services.cli_settings import load_settings
+from services.cli_settings import WorkersSettings, load_settings
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
 from shared.bus.settings import BusSettings
@@ -23,13 +20,6 @@ from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 
 CONNECT_TIMEOUT_S = 5.0
-
-
-class WorkersSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to listen, and for how long."""
-
-    nats: BusSettings = BusSettings()
-    listen_s: Annotated[float, Meta(gt=0, description="how long to listen for beats")] = 1.5
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from services.local.child import Child, OnLine
@@ -69,13 +70,11 @@ class Keeper:
 
     async def stop(self, timeout_s: float) -> None:
         """Let it drain and end, and kill it when it has not within `timeout_s`. Idempotent."""
-        if self._child is None or self._stopping.is_set():
-            self._stopping.set()
-            return
         self._stopping.set()
-        ended_before = self._child.exit_code is not None
+        if self._child is None or self._child.exit_code is not None:
+            return
         code = await self._child.stop(timeout_s)
-        if code != 0 and not ended_before:
+        if code not in (0, -signal.SIGTERM):
             self._report(self._obituary(code))
 
     async def _pause(self) -> None:

@@ -34,6 +34,7 @@ from shared.runtime.tasks import Tasks
 
 NATS_NAME = "nats-server"
 NATS_START_TIMEOUT_S = 20.0
+NATS_CONNECT_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 6.0
 STOP_NATS_TIMEOUT_S = 3.0
 
@@ -136,7 +137,7 @@ class Supervisor:
 
     async def _connect(self, nats: BusSettings) -> Bus:
         try:
-            async with asyncio.timeout(NATS_START_TIMEOUT_S):
+            async with asyncio.timeout(NATS_CONNECT_TIMEOUT_S):
                 return await Bus.connect(nats, name="baton up", spawn=self._tasks.start)
         except TimeoutError:
             raise Unavailable(f"no NATS server answers at {nats.url}") from None

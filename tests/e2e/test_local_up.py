@@ -1,4 +1,4 @@
-"""`baton up`: what it starts, keeps alive and stops. The engine is the fake one; NATS, services and clients are real."""
+"""`baton up`: what it starts, keeps alive and stops. The engine is the fake one; NATS, services, clients are real."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from stack import Stack, running_stack
+from stack import READY, Stack, running_stack
 
 from services.local.free_port import port_or_free
 
@@ -45,6 +44,12 @@ def chunks_of_answer(stack: Stack, tokens: int) -> Iterator[Iterator[dict[str, A
         yield (json.loads(line[6:]) for line in answer if line.startswith(b"data: {"))
 
 
+def wait_for(stack: Stack, name: str) -> None:
+    """Until the process called `name` beats (again): `baton workers` hears only beats sent while it listens."""
+    while name not in baton("workers", "--nats", stack.nats_url).stdout:
+        continue
+
+
 def test_two_by_two_serves_and_is_listed(tmp_path: Path) -> None:
     with running_stack(tmp_path, "--engine", "fake", "--prefill", "2", "--decode", "2") as stack:
         listed = baton("workers", "--nats", stack.nats_url).stdout
@@ -59,44 +64,61 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
         killed = stack.process("decode-0")
         killed.kill()
         killed.wait(20)
-        with pytest.raises(urllib.error.HTTPError, match="503"):
-            while True:
-                urllib.request.urlopen(f"{stack.http_url}/health", timeout=20).close()
-        while True:
-            with contextlib.suppress(urllib.error.HTTPError):
-                urllib.request.urlopen(f"{stack.http_url}/health", timeout=20).close()
-                break
+        wait_for(stack, "decode-0")
         assert stack.process("decode-0").pid != killed.pid
+        with chunks_of_answer(stack, tokens=5) as chunks:
+            assert list(chunks)[-1]["usage"]["completion_tokens"] == 5
 
 
 def test_a_restarted_nats_has_the_same_address(tmp_path: Path) -> None:
     with running_stack(tmp_path, "--engine", "fake") as stack:
         stack.process("--config").kill()
-        while "decode-0" not in baton("workers", "--nats", stack.nats_url).stdout:
-            continue
+        wait_for(stack, "decode-0")
         with chunks_of_answer(stack, tokens=5) as chunks:
             assert list(chunks)[-1]["usage"]["completion_tokens"] == 5
 
 
+@contextlib.contextmanager
+def bare_up(log_dir: Path) -> Iterator[tuple[subprocess.Popen[str], Stack]]:
+    """`baton up`, ready, for tests of how it ends."""
+    port = port_or_free("127.0.0.1", 0)
+    command = [sys.executable, "-m", "services.cli", "up", "--engine", "fake", "--log-dir", str(log_dir)]
+    with subprocess.Popen([*command, "--http-port", str(port)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            ready = next(filter(None, map(READY.search, process.stderr)))
+            yield process, Stack(ready["http"], ready["nats"], process.pid)
+        finally:
+            process.kill()
+
+
 def test_a_running_answer_is_finished_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATON_FAKE_STEP_S", "0.02")
-    with running_stack(tmp_path, "--engine", "fake") as stack, chunks_of_answer(stack, tokens=60) as chunks:
+    with bare_up(tmp_path) as (up, stack), chunks_of_answer(stack, tokens=60) as chunks:
         next(chunks)
-        os.kill(stack.pid, signal.SIGTERM)
+        up.send_signal(signal.SIGINT)
         assert list(chunks)[-1]["usage"]["completion_tokens"] == 60
+        assert up.wait(60) == 0
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATON_FAKE_STEP_S", "0.1")
+    with bare_up(tmp_path) as (up, stack), chunks_of_answer(stack, tokens=2000) as chunks:
+        next(chunks)
+        children = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGINT)
+        next(chunks)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 1
+        assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def test_nothing_outlives_a_killed_up(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "services.cli", "up", "--engine", "fake", "--log-dir", str(tmp_path)]
-    port = port_or_free("127.0.0.1", 0)
-    with subprocess.Popen([*command, "--http-port", str(port)], stderr=subprocess.PIPE, text=True) as up:
-        assert up.stderr is not None
-        while "Baton serves" not in up.stderr.readline():
-            assert up.poll() is None
+    with bare_up(tmp_path) as (up, _stack):
         children = psutil.Process(up.pid).children(recursive=True)
         up.kill()
-    assert len(children) == 5
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+        assert len(children) == 5
+        assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def test_a_service_that_cannot_start_ends_up_with_its_last_words(tmp_path: Path, nats_url: str) -> None:

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from services.cli_workers import WorkersSettings, _listen, main
+from services.cli_settings import WorkersSettings
+from services.cli_workers import _listen, main
 from shared.bus.connection import Bus
 from shared.bus.settings import BusSettings
 from shared.core import Role
