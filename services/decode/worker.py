@@ -111,7 +111,10 @@ class DecodeWorker:
             logger.warning("KV message refused: %s", error, extra={"session": session.claim.session})
             return
         if feedback is not None:
-            self._links.kv_out.post(subjects.kv_feedback(session.claim.session, session.claim.epoch), feedback)
+            self._feed_back(session, feedback)
+
+    def _feed_back(self, session: DecodeSession, feedback: Feedback) -> None:
+        self._links.kv_out.post(subjects.kv_feedback(session.claim.session, session.claim.epoch), feedback)
 
     def _take_in(self, session: DecodeSession, kind: str, data: bytes) -> Feedback | None:
         match kind:
@@ -178,6 +181,9 @@ class DecodeWorker:
 
     def _ended(self, session: DecodeSession) -> None:
         self._desk.release(session)
+        if session.receiver.complete:
+            # Once more, in case it was lost: from now on nobody answers a manifest of this session.
+            self._feed_back(session, Imported(transfer=session.grant.transfer))
         self._unsubscribe(session)
         self._links.changed()
         if not len(self._desk):

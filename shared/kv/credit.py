@@ -16,6 +16,7 @@ class SendCredit:
     def __init__(self, granted_bytes: int) -> None:
         self._granted_bytes = granted_bytes
         self._published_bytes = 0
+        self._over = False
         self._grew = asyncio.Event()
 
     @property
@@ -28,12 +29,19 @@ class SendCredit:
             self._granted_bytes = total_bytes
             self._grew.set()
 
-    async def take(self, size_bytes: int) -> None:
-        """Wait until `size_bytes` more may be published, and count them as published."""
-        while self._published_bytes + size_bytes > self._granted_bytes:
+    def end(self) -> None:
+        """The transfer is over: nobody waits for credit any more, and nothing may be published."""
+        self._over = True
+        self._grew.set()
+
+    async def take(self, size_bytes: int) -> bool:
+        """Wait until `size_bytes` more may be published, and count them as published. False: the transfer is over."""
+        while not self._over and self._published_bytes + size_bytes > self._granted_bytes:
             self._grew.clear()
             await self._grew.wait()
-        self._published_bytes += size_bytes
+        if not self._over:
+            self._published_bytes += size_bytes
+        return not self._over
 
 
 class ReceiveCredit:

@@ -7,6 +7,7 @@ that service. Knows no bus: it publishes through `ChunkBus`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Protocol
@@ -20,6 +21,8 @@ from shared.kv.plan import chunk_regions, split_region
 from shared.protocol.kv_chunk import KvChunkHeader, encode_header
 from shared.protocol.to_decode import CreditProbe, Manifest
 from shared.protocol.to_prefill import Credit, Feedback, Imported, Nack, TransferRefused
+
+Answer = Nack | Imported | TransferRefused
 
 SILENCE_S = 1.0
 REPEATS = 5
@@ -66,7 +69,8 @@ class Sender:
         self._bus = bus
         self._credit = SendCredit(max(target.credit_bytes, target.chunk_bytes))
         self._ranges: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
-        self._feedback: asyncio.Queue[Nack | Imported | TransferRefused] = asyncio.Queue()
+        self._answer: Answer | None = None
+        self._answered = asyncio.Event()
         self._first_token = 0
         self._computed_at_s = 0.0
         self.chunks = 0
@@ -93,33 +97,44 @@ class Sender:
             return
         if isinstance(feedback, Credit):
             self._credit.grant(feedback.total_bytes)
-        else:
+        elif not self._over:
             if isinstance(feedback, Nack):
                 self._credit.grant(feedback.credit_bytes)
-            self._feedback.put_nowait(feedback)
+            else:
+                self._credit.end()
+            self._answer = feedback
+            self._answered.set()
 
     async def send(self) -> None:
         """Publish everything until decode has it all. Raises HandoffFailed when it refuses or stays silent."""
         while (tokens := await self._ranges.get()) is not None:
             await self._publish(chunk_regions(self._spec.layout, *tokens, self._target.chunk_bytes))
         for _ in range(REPEATS):
-            await self._bus.manifest(self._manifest())
-            feedback = await self._next_feedback()
-            if isinstance(feedback, Imported):
+            answer = await self._ask()
+            if isinstance(answer, Imported):
                 self.visible_ms = self._since_compute_ms()
                 return
-            if isinstance(feedback, TransferRefused):
-                raise HandoffFailed(f"decode refused the transfer: {feedback.reason}")
-            if isinstance(feedback, Nack):
-                await self._repeat(feedback.missing)
+            if isinstance(answer, TransferRefused):
+                raise HandoffFailed(f"decode refused the transfer: {answer.reason}")
+            if isinstance(answer, Nack):
+                await self._repeat(answer.missing)
         raise HandoffFailed(f"decode did not confirm the transfer after {REPEATS} manifests")
 
-    async def _next_feedback(self) -> Nack | Imported | TransferRefused | None:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                return await self._feedback.get()
-        except TimeoutError:
-            return None
+    @property
+    def _over(self) -> bool:
+        """Whether decode has spoken its last word."""
+        return isinstance(self._answer, Imported | TransferRefused)
+
+    async def _ask(self) -> Answer | None:
+        """Publish the manifest and wait for the answer. A NACK from before it is void: much was sent since."""
+        if not self._over:
+            self._answer = None
+            self._answered.clear()
+            await self._bus.manifest(self._manifest())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE_S):
+                    await self._answered.wait()
+        return self._answer
 
     async def _repeat(self, missing: Iterable[KvRegion]) -> None:
         for region in missing:
@@ -130,13 +145,17 @@ class Sender:
 
     async def _publish(self, regions: Iterable[KvRegion]) -> None:
         for region in regions:
-            await self._take_credit(region.size_bytes(self._spec.layout))
+            if not await self._take_credit(region.size_bytes(self._spec.layout)):
+                return
             payload = self._source.export_kv(self._key, region)
             await self._bus.chunk(encode_header(self._header(region), payload), payload)
             self.chunks += 1
 
-    async def _take_credit(self, size_bytes: int) -> None:
-        """Wait for credit; probe while none comes, since chunks lost on the way would hold it for ever."""
+    async def _take_credit(self, size_bytes: int) -> bool:
+        """Wait for credit; probe while none comes, since chunks lost on the way would hold it for ever.
+
+        False: the transfer is over.
+        """
         for _ in range(REPEATS):
             try:
                 async with asyncio.timeout(SILENCE_S):
