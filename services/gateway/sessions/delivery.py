@@ -64,7 +64,7 @@ def _tokens(frame: TokenFrame) -> list[SampledToken]:
     ids = unpack_ids(frame.ids)
     if any(token_id < 0 for token_id in ids):
         raise ProtocolError("a token id is negative")
-    logprobs: tuple[TokenLogprob | None, ...] = frame.logprobs or (None,) * len(ids)
+    logprobs: tuple[TokenLogprob | None, ...] = (None,) * len(ids) if frame.logprobs is None else frame.logprobs
     if len(logprobs) != len(ids):
         raise ProtocolError(f"{len(ids)} tokens with {len(logprobs)} log-probabilities")
     return [SampledToken(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True)]
