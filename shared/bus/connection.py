@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
-import nats
 import nats.errors
-from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from shared.bus.client import SturdyClient, connect_options
 from shared.bus.reply_errors import error_headers, raise_reply_error
 from shared.bus.settings import BusSettings
 from shared.errors import BatonError, DeadlineExceeded, PayloadTooLarge, Unavailable
@@ -31,6 +28,8 @@ M = TypeVar("M", bound=Message)
 
 PENDING_MESSAGES = 1 << 20
 PENDING_BYTES = 256 << 20
+HEADERS_BYTES = len(b"NATS/1.0\r\n\r\n")
+HEADER_LINE_BYTES = len(b": \r\n")
 
 
 class Spawn(Protocol):
@@ -51,21 +50,22 @@ class Listening:
 
     async def drain(self) -> None:
         """Take nothing new; return when what has arrived was handed to the listener."""
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(nats.errors.Error, OSError):
             await self._subscription.drain()
 
     async def close(self) -> None:
         """Stop listening. Idempotent; does nothing once the connection is closed."""
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(nats.errors.Error, OSError):
             await self._subscription.unsubscribe()
 
 
 class Bus:
     """A NATS connection that reconnects for ever. Build it with `Bus.connect`, end it with `close`."""
 
-    def __init__(self, client: Client, spawn: Spawn) -> None:
+    def __init__(self, client: SturdyClient, spawn: Spawn) -> None:
         self._client = client
         self._spawn = spawn
+        self._closing = False
 
     @classmethod
     async def connect(
@@ -80,10 +80,13 @@ class Bus:
         """Connect, waiting for a server as long as it takes.
 
         `on_loss` is told when messages may have been lost: a disconnect, or a subscription past its pending limit.
+        Where the server ends the connection for good, as it does for a violation of its rules, a task fails.
         """
+        client = SturdyClient()
+        bus = cls(client, spawn)
 
         async def errored(error: Exception) -> None:
-            logger.warning("NATS (%s): %s", name, error or type(error).__name__)
+            logger.warning("NATS (%s): %s", name, str(error) or type(error).__name__)
             if isinstance(error, nats.errors.SlowConsumerError):
                 on_loss(f"slow consumer on {error.subject}")
 
@@ -94,20 +97,22 @@ class Bus:
             logger.info("NATS (%s): connected again", name)
             on_reconnect()
 
-        client = await nats.connect(
-            settings.servers,
+        async def closed() -> None:
+            if not bus._closing:
+                spawn(bus._ended(name), name="connection")
+
+        await client.connect(
+            **connect_options(settings),
             name=name,
             error_cb=errored,
             disconnected_cb=disconnected,
             reconnected_cb=reconnected,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=settings.reconnect_wait_s,
-            reconnect_to_server_handler=_with_jitter(settings.reconnect_wait_s),
-            ping_interval=settings.ping_interval_s,
-            max_outstanding_pings=2,
-            **_credentials(settings),
+            closed_cb=closed,
         )
-        return cls(client, spawn)
+        return bus
+
+    async def _ended(self, name: str) -> None:
+        raise Unavailable(f"NATS ({name}) ended the connection: {self._client.last_error}")
 
     @property
     def max_payload(self) -> int:
@@ -124,12 +129,11 @@ class Bus:
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
         """Raises PayloadTooLarge before anything is sent, and Unavailable when the connection is gone."""
-        if len(data) > self.max_payload:
-            raise PayloadTooLarge(f"message of {len(data)} bytes exceeds the NATS limit of {self.max_payload} bytes")
+        self._check_size("message", len(data) + _headers_bytes(headers))
         with _keeping_cancellation():
             try:
                 await self._client.publish(subject, data, reply=reply, headers=headers)
-            except nats.errors.Error as error:
+            except (nats.errors.Error, OSError) as error:
                 raise Unavailable(f"NATS: {error}") from error
 
     async def send(self, subject: str, message: Message) -> None:
@@ -139,15 +143,15 @@ class Bus:
     async def request(self, subject: str, message: Message, reply: type[M], timeout_s: float) -> M:
         """Ask one responder. Raises what it answered, Unavailable for nobody, DeadlineExceeded for silence."""
         data = encode(message)
-        if len(data) > self.max_payload:
-            raise PayloadTooLarge(f"request of {len(data)} bytes exceeds the NATS limit of {self.max_payload} bytes")
+        self._check_size("request", len(data))
         try:
-            answer = await self._client.request(subject, data, timeout=timeout_s)
+            with _keeping_cancellation():
+                answer = await self._client.request(subject, data, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"nobody answers on {subject}") from error
         except nats.errors.TimeoutError as error:
             raise DeadlineExceeded(f"no answer on {subject} within {timeout_s:.1f} s") from error
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"NATS: {error}") from error
         raise_reply_error(answer.headers, answer.data)
         return decode(reply, answer.data)
@@ -160,30 +164,33 @@ class Bus:
 
         async def answer(msg: Msg) -> None:
             try:
-                reply = await handler(decode(kind, msg.data))
+                reply = encode(await handler(decode(kind, msg.data)))
             except BatonError as error:
                 await self._refuse(msg, error)
             except Exception as error:
                 logger.exception("answering on %s failed", subject)
                 await self._refuse(msg, BatonError(f"{type(error).__name__}: {error}"))
             else:
-                await self._respond(msg, encode(reply))
+                await self._respond(msg, reply)
 
         async def received(msg: Msg) -> None:
             self._spawn(answer(msg), name=f"serve {subject}")
 
         return await self._subscribe(subject, received, queue)
 
-    async def _refuse(self, msg: Msg, error: BatonError) -> None:
-        await self._respond(msg, error.info_bytes(), error_headers(error))
-
-    async def _respond(self, msg: Msg, data: bytes, headers: dict[str, str] | None = None) -> None:
-        if not msg.reply:
-            return
+    async def _respond(self, msg: Msg, reply: bytes) -> None:
         try:
-            await self.publish(msg.reply, data, headers)
+            if msg.reply:
+                await self.publish(msg.reply, reply)
         except BatonError as error:
-            logger.warning("could not answer on %s: %s", msg.subject, error)
+            await self._refuse(msg, error)
+
+    async def _refuse(self, msg: Msg, error: BatonError) -> None:
+        try:
+            if msg.reply:
+                await self.publish(msg.reply, error.info_bytes(), error_headers(error))
+        except BatonError as unsent:
+            logger.warning("could not answer on %s: %s", msg.subject, unsent)
 
     async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> Listening:
         """Call `listener(subject, data)` for each message, in order. It must not block and must not raise."""
@@ -210,19 +217,22 @@ class Bus:
                 pending_msgs_limit=PENDING_MESSAGES,
                 pending_bytes_limit=PENDING_BYTES,
             )
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"NATS: {error}") from error
         return Listening(subscription)
 
     async def flush(self, timeout_s: float = 5.0) -> None:
-        """Wait until the server has seen all that was published. Raises Unavailable."""
+        """Wait until the server has seen all subscriptions and all that was published. Raises Unavailable."""
         try:
             await self._client.flush(timeout=timeout_s)
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, TimeoutError, OSError) as error:
             raise Unavailable(f"NATS: {error}") from error
+        if not self.connected:
+            raise Unavailable("NATS: not connected")
 
     async def close(self) -> None:
         """Send what is pending, if the server still listens, and disconnect. Idempotent."""
+        self._closing = True
         if self._client.is_closed:
             return
         try:
@@ -232,37 +242,26 @@ class Bus:
             logger.debug("NATS flush at close: %s", error)
         await self._client.close()
 
+    def _check_size(self, what: str, size_bytes: int) -> None:
+        if size_bytes > self.max_payload:
+            raise PayloadTooLarge(f"{what} of {size_bytes} bytes exceeds the NATS limit of {self.max_payload} bytes")
+
+
+def _headers_bytes(headers: dict[str, str] | None) -> int:
+    """What `headers` take of the limit on one message."""
+    if headers is None:
+        return 0
+    lines = (len(key) + len(value.encode()) + HEADER_LINE_BYTES for key, value in headers.items())
+    return HEADERS_BYTES + sum(lines)
+
 
 @contextlib.contextmanager
 def _keeping_cancellation() -> Iterator[None]:
     """nats-py swallows a cancellation that finds it waiting for the socket: raise it again."""
     task = asyncio.current_task()
     asked_before = task.cancelling() if task is not None else 0
-    yield
-    if task is not None and task.cancelling() > asked_before:
-        raise asyncio.CancelledError
-
-
-def _with_jitter(wait_s: float) -> Callable[[list[Server], dict[str, Any]], tuple[Server | None, float]]:
-    """Choose any server, after 0.5 to 1.5 of `wait_s`: a restarted server is not stormed by all at once."""
-
-    def choose(servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:
-        return random.choice(servers), wait_s * random.uniform(0.5, 1.5)
-
-    return choose
-
-
-def _credentials(settings: BusSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if settings.credentials_file:
-        options["user_credentials"] = settings.credentials_file
-    if settings.nkey_seed_file:
-        options["nkeys_seed"] = settings.nkey_seed_file
-    if settings.token:
-        options["token"] = settings.token
-    if settings.tls_ca_file:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
-        if settings.tls_cert_file:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file or None)
-        options["tls"] = context
-    return options
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > asked_before:
+            raise asyncio.CancelledError
