@@ -70,7 +70,7 @@ class SequenceRun:
         async with self._generator.generate(request) as generation:
             await self._put(events.started(generation.id))
             async for delta in generation:
-                if self._scope.cancelled:  # a `put` that swallowed the cancel (nats-py's flush does) must not go on
+                if self._scope.cancelled:  # deltas that were ready leave the scope no moment to act in
                     return
                 event = events.delta(delta)
                 if event is not None:

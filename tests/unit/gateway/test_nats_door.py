@@ -282,6 +282,18 @@ async def test_an_answer_that_is_too_large_for_nats_is_a_typed_error(
     assert message.headers["Baton-Error"] == "payload_too_large"
 
 
+async def test_two_gateways_share_the_requests(
+    bus: Bus, client: Client, nats_door: NatsDoor, generator: ScriptedGenerator, builder: RequestBuilder
+) -> None:
+    other = NatsDoor(bus, generator, builder)
+    await other.start()
+    await bus.flush()
+    for _ in range(20):
+        await client.request(SUBJECT, msgpack.packb({"v": 1, "prompt": "hi", "stream": False}), timeout=10)
+    assert len(generator.requests) == 20
+    await other.close()
+
+
 async def test_drain_answers_what_it_has_and_takes_nothing_more(
     client: Client, inbox: Inbox, nats_door: NatsDoor, generator: ScriptedGenerator
 ) -> None:

@@ -159,6 +159,7 @@ async def test_a_bug_is_an_internal_error_without_its_text(
     [
         ({"prompt": ""}, "prompt"),
         ({"n": 2}, "n"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"prompt": ["one", "two"]}, "prompt"),
         ({"temperature": "hot"}, "temperature"),
         ({"prompt": [999_999]}, "prompt"),

@@ -214,8 +214,7 @@ async def test_bad_utf8_closes_with_1007(ws: aiohttp.ClientWebSocketResponse) ->
     assert await closed(ws) == 1007
 
 
-async def test_a_flood_closes_with_4029(served: Served, generator: ScriptedGenerator) -> None:
-    """Pings that are sent faster than pongs are read, by a client that reads none."""
+async def test_a_client_that_sends_and_never_reads_is_closed(served: Served) -> None:
     async with stuck_client(served) as (_reader, writer):
         frame = masked_text(b'{"type":"nonsense-%s"}' % (b"x" * 4000))
         with contextlib.suppress(ConnectionError):
@@ -263,7 +262,7 @@ async def test_a_slow_reader_gets_everything_in_fewer_events(
 
     said_all = asyncio.Event()
     generator.script = chatter
-    settings = SocketSettings(send_buffer_bytes=4096, pending_limit_bytes=1 << 20)
+    settings = SocketSettings(send_buffer_bytes=4096, pending_limit_bytes=8 << 20)
     async with serving(generator, builder, settings) as served, stuck_client(served) as (reader, writer):
         writer.write(masked_text(json.dumps(ASK).encode()))
         await said_all.wait()
