@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from importlib.metadata import version
 
@@ -16,6 +17,7 @@ from services.gateway.requests import RequestBuilder
 from services.gateway.sessions.registry import SessionLinks, Sessions
 from services.gateway.settings import GatewaySettings
 from services.gateway.websocket.door import WebSocketDoor
+from services.gateway.websocket.settings import SocketSettings
 from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
 from shared.core import Role
@@ -61,7 +63,8 @@ class GatewayService:
             session_limit=settings.session_limit,
             attempts=settings.attempts,
         )
-        self._websockets = WebSocketDoor(self._sessions, builder)
+        sockets = SocketSettings(frame_limit_bytes=settings.body_limit_bytes, allowed_origins=settings.allowed_origins)
+        self._websockets = WebSocketDoor(self._sessions, builder, sockets)
         self._nats_door = NatsDoor(bus, self._sessions, builder)
         await self._start_bus(bus)
         self._http = await self._open_http(builder, tokenizer)
@@ -74,9 +77,12 @@ class GatewayService:
         self._state = WorkerState.DRAINING
         self._fleet.draining = True
         if self._http is not None:
-            await self._nats_door.drain()
-            await self._websockets.drain()
-            await self._sessions.drain()
+            parts = {
+                "nats": self._nats_door.drain,
+                "websockets": self._websockets.drain,
+                "sessions": self._sessions.drain,
+            }
+            await asyncio.gather(*(self._tasks.start(drain(), name=f"drain {part}") for part, drain in parts.items()))
 
     async def stop(self) -> None:
         """Close the doors, which cancels what still runs, and disconnect. Idempotent."""

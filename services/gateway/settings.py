@@ -15,6 +15,9 @@ class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
     host: Annotated[str, Meta(description="address of the HTTP door")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port of the HTTP door; 0: a free one")] = 8080
     request_timeout_s: Annotated[float, Meta(gt=0, description="most a request may take")] = 600.0
-    body_limit_bytes: Annotated[int, Meta(ge=1, description="largest HTTP body")] = 8 << 20
+    body_limit_bytes: Annotated[int, Meta(ge=1, description="largest HTTP body or WebSocket frame")] = 8 << 20
+    allowed_origins: Annotated[
+        tuple[str, ...], Meta(description="web pages of other hosts that may open WebSockets; * for any")
+    ] = ()
     session_limit: Annotated[int, Meta(ge=1, description="generations at once; more are refused")] = 4096
     attempts: Annotated[int, Meta(ge=1, description="how often a request is placed before it fails")] = 3

@@ -35,6 +35,7 @@ class Reference:
     def __init__(self, folder: Path, dtype: str, prompts: Sequence[Sequence[int]]) -> None:
         from transformers import AutoModelForCausalLM
 
+        torch.set_num_threads(1)  # two threads wait for each other at every operation once another process is busy
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         self.exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.answers = [self._generate(prompt) for prompt in prompts]
