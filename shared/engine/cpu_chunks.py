@@ -6,18 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from shared.engine.kv_memory import BLOCK_TOKENS
-
 MIN_ROWS = {torch.bfloat16: 1, torch.float32: 4}
 """Fewer rows than these go to another matrix kernel, with other bits."""
 
 CHUNK_TOKENS = {torch.bfloat16: 512, torch.float32: 128}
 """Values are summed in chunks of this length: the longest the library never splits by the number of rows."""
-
-
-def whole_blocks(tokens: int) -> int:
-    """`tokens` rounded up to whole blocks."""
-    return (tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 def softcapped(scores: torch.Tensor, softcap: float) -> torch.Tensor:

@@ -10,7 +10,8 @@ import functools
 import torch
 
 from shared.engine.attention import AttentionKind
-from shared.engine.cpu_chunks import CHUNK_TOKENS, MIN_ROWS, softcapped, sum_in_order, whole_blocks
+from shared.engine.cpu_chunks import CHUNK_TOKENS, MIN_ROWS, softcapped, sum_in_order
+from shared.engine.kv_memory import whole_blocks
 
 _TILE_ROWS = 512
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from shared.engine.attention import AttentionKind
-from shared.engine.cpu_chunks import CHUNK_TOKENS, MIN_ROWS, softcapped, sum_in_order, whole_blocks
+from shared.engine.cpu_chunks import CHUNK_TOKENS, MIN_ROWS, softcapped, sum_in_order
+from shared.engine.kv_memory import whole_blocks
 from shared.engine.packed import Segment
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +16,6 @@ from torch import nn
 
 from shared.engine import attention, linear
 from shared.engine.checkpoint import Checkpoint
-from shared.engine.cpu_attention import CpuAttention
-from shared.engine.kv_memory import KvMemory
 from shared.engine.packed import PackedBatch, RowRule
 from shared.engine.support import ProbeAttention, check_config
 from shared.errors import UnsupportedModel
@@ -61,15 +60,16 @@ def probe(model: Any) -> ProbeAttention:
 class GeneralRunner:
     """Runs a transformers model. See `runner.Runner`."""
 
-    def __init__(self, model: Any, memory: KvMemory) -> None:
+    def __init__(self, model: Any, attention_of: Callable[[PackedBatch], attention.AttentionContext]) -> None:
+        """`attention_of` makes the context that computes one forward pass's attention."""
         self._model = model
-        self._memory = memory
+        self._attention_of = attention_of
         self.row_rule = _row_rule(model)
         if linear.can_pack(model.dtype, model.device):
             linear.pack_linears(model)
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:
-        context = CpuAttention(self._memory, batch)
+        context = self._attention_of(batch)
         logits = _forward(self._model, batch.input_ids, batch.position_ids, batch.logit_rows, context)
         return logits[: batch.logits]
 

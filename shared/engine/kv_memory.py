@@ -89,3 +89,8 @@ class KvMemory:
         rows = self.rows[first_row : first_row + blocks * self._block_rows]
         kv = rows.view(layout.layers, 2, layout.kv_heads, blocks * BLOCK_TOKENS, layout.head_dim)
         return KvSpace(kv=kv, first_block=first_block, blocks=blocks, first_row=first_row)
+
+
+def whole_blocks(tokens: int) -> int:
+    """`tokens` rounded up to whole blocks. Kernels may read a region up to there."""
+    return blocks_of(tokens, BLOCK_TOKENS) * BLOCK_TOKENS

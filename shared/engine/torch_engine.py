@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -17,8 +18,9 @@ from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
 from shared.engine import kv_bytes as kv_transfer
 from shared.engine.checkpoint import read_checkpoint
 from shared.engine.contract import KvUsage, PrefillSlice, SequenceSpec
+from shared.engine.cpu_attention import CpuAttention
 from shared.engine.general_runner import GeneralRunner, load_model, probe
-from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace
+from shared.engine.kv_memory import KvMemory, KvSpace, whole_blocks
 from shared.engine.packed import Piece, pack
 from shared.engine.runner import Runner
 from shared.engine.sampling import SamplerState, sample
@@ -50,7 +52,7 @@ class _Sequence:
         if not 0 <= start < stop <= min(len(self.tokens), self.space.capacity):
             raise ValueError(f"tokens [{start}, {stop}) of {len(self.tokens)}, capacity {self.space.capacity}")
         if stop > self.clean_tokens:
-            self.clean_tokens = (stop + BLOCK_TOKENS - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+            self.clean_tokens = whole_blocks(stop)
             self.space.kv[:, 1, :, stop : self.clean_tokens].zero_()
         return Piece(self.space, self.tokens[start:stop], start, wants_logits)
 
@@ -89,7 +91,7 @@ class TorchEngine:
             layout=probe(model).layout(model.config, dtype),
         )
         memory = KvMemory(spec.layout, kv_bytes, place)
-        return cls(spec, GeneralRunner(model, memory), memory, place)
+        return cls(spec, GeneralRunner(model, partial(CpuAttention, memory)), memory, place)
 
     @property
     def spec(self) -> ModelSpec:
