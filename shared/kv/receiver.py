@@ -62,6 +62,7 @@ class Receiver:
         self._spec = spec
         self._identity = identity
         self._prompt_tokens = prompt_tokens
+        self._cached_tokens = cached_tokens
         self._coverage = Coverage(spec.layout, cached_tokens, prompt_tokens)
         self._credit = ReceiveCredit(window_bytes)
         self._nacks = 0
@@ -72,16 +73,22 @@ class Receiver:
         self.rejected = 0
 
     def on_chunk(self, data: bytes) -> Feedback | None:
-        """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit."""
+        """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit.
+
+        One of another transfer gives back none: it spent none of this one's.
+        """
+        spent_bytes = max(0, len(data) - HEADER_BYTES)
         try:
             header, payload = decode_chunk(data)
+            if not self._is_ours(header):
+                spent_bytes = 0
             self._check(header, payload)
         except ProtocolError as error:
             self.rejected += 1
             logger.warning("KV chunk refused: %s", error, extra={"session": self._identity.session})
         else:
             self._write(header.region, payload)
-        total = self._credit.take_in(max(0, len(data) - HEADER_BYTES))
+        total = self._credit.take_in(spent_bytes)
         return None if total is None or self.complete else Credit(transfer=self._identity.transfer, total_bytes=total)
 
     def on_probe(self, probe: CreditProbe) -> Feedback | None:
@@ -107,14 +114,19 @@ class Receiver:
         total = self._credit.settle(manifest.payload_bytes)
         return Nack(transfer=manifest.transfer, missing=missing, credit_bytes=total)
 
-    def _check(self, header: KvChunkHeader, payload: memoryview) -> None:
+    def _is_ours(self, header: KvChunkHeader) -> bool:
         ours = self._identity
-        if (header.session, header.epoch, header.transfer) != (ours.session, ours.epoch, ours.transfer):
+        return (header.session, header.epoch, header.transfer) == (ours.session, ours.epoch, ours.transfer)
+
+    def _check(self, header: KvChunkHeader, payload: memoryview) -> None:
+        if not self._is_ours(header):
             raise ProtocolError(f"chunk of session {header.session} epoch {header.epoch} transfer {header.transfer}")
         if header.fingerprint != self._spec.fingerprint or header.dtype != self._spec.layout.dtype:
             raise ProtocolError(f"chunk of model {header.fingerprint} in {header.dtype}")
         if not header.region.fits(self._spec.layout, self._prompt_tokens):
             raise ProtocolError(f"chunk of a region outside the sequence: {header.region}")
+        if header.region.token_start < self._cached_tokens:
+            raise ProtocolError(f"chunk of a region that was here before the transfer: {header.region}")
         expected = header.region.size_bytes(self._spec.layout)
         if len(payload) != expected:
             raise ProtocolError(f"chunk of {len(payload)} bytes for a region of {expected}")

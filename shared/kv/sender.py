@@ -67,7 +67,10 @@ class Sender:
         self._spec = spec
         self._target = target
         self._bus = bus
-        self._credit = SendCredit(max(target.credit_bytes, target.chunk_bytes))
+        self._credit = SendCredit(target.credit_bytes)
+        # Half the window at most: then one chunk can go while the grant for the one before is on its way, and a
+        # receiver that grants in steps of its window never leaves less than a chunk.
+        self._chunk_bytes = min(target.chunk_bytes, target.credit_bytes // 2)
         self._ranges: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
         self._answer: Answer | None = None
         self._answered = asyncio.Event()
@@ -108,7 +111,7 @@ class Sender:
     async def send(self) -> None:
         """Publish everything until decode has it all. Raises HandoffFailed when it refuses or stays silent."""
         while (tokens := await self._ranges.get()) is not None:
-            await self._publish(chunk_regions(self._spec.layout, *tokens, self._target.chunk_bytes))
+            await self._publish(chunk_regions(self._spec.layout, *tokens, self._chunk_bytes))
         for _ in range(REPEATS):
             answer = await self._ask()
             if isinstance(answer, Imported):
@@ -140,7 +143,7 @@ class Sender:
         for region in missing:
             if region.fits(self._spec.layout, self._target.prompt_tokens):
                 before = self.chunks
-                await self._publish(split_region(self._spec.layout, region, self._target.chunk_bytes))
+                await self._publish(split_region(self._spec.layout, region, self._chunk_bytes))
                 self.resent_chunks += self.chunks - before
 
     async def _publish(self, regions: Iterable[KvRegion]) -> None:
