@@ -89,6 +89,7 @@ class Bus:
             logger.warning("NATS (%s): %s", name, str(error) or type(error).__name__)
             if isinstance(error, nats.errors.SlowConsumerError):
                 on_loss(f"slow consumer on {error.subject}")
+            _raise_swallowed_cancellation()
 
         async def disconnected() -> None:
             on_loss("disconnected")
@@ -253,6 +254,13 @@ def _headers_bytes(headers: dict[str, str] | None) -> int:
         return 0
     lines = (len(key) + len(value.encode()) + HEADER_LINE_BYTES for key, value in headers.items())
     return HEADERS_BYTES + sum(lines)
+
+
+def _raise_swallowed_cancellation() -> None:
+    """A cancellation that meets a failing attempt to connect is lost in nats-py, which would go on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextlib.contextmanager
