@@ -16,7 +16,7 @@ from services.decode.settings import DecodeSettings
 from services.decode.stepper import Stepper, error_frame
 from shared.bus.connection import Listening
 from shared.core import Role
-from shared.errors import BatonError, DeadlineExceeded, Draining, Overloaded, ProtocolError
+from shared.errors import BatonError, DeadlineExceeded, Draining, HandoffFailed, Overloaded, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_decode import Cancel, Claim, CreditProbe, Manifest
 from shared.protocol.to_gateway import HandoffReport
@@ -134,7 +134,7 @@ class DecodeWorker:
         if isinstance(feedback, Imported) and session.state is SessionState.CLAIMED:
             self._begin(session, manifest)
         elif isinstance(feedback, TransferRefused):
-            self._give_up(session, ProtocolError(feedback.reason))
+            self._give_up(session, HandoffFailed(feedback.reason))
         return feedback
 
     def _begin(self, session: DecodeSession, manifest: Manifest) -> None:

@@ -7,8 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from services.gateway.sessions.session import Session
 from shared.core import FinishReason, SamplingParams
-from shared.errors import Unavailable, WorkerFailed
+from shared.errors import Draining, Unavailable, WorkerFailed
+from shared.kv.receiver import Receiver
+from shared.protocol.to_decode import Manifest
+from shared.protocol.to_gateway import TokenFrame
+from shared.protocol.to_prefill import Feedback, TransferRefused
 from shared.runtime.tasks import Tasks
 
 from .conftest import MakeFleet
@@ -219,3 +224,57 @@ async def test_an_engine_that_always_fails_is_tried_so_often_and_no_more(make_fl
     with pytest.raises(WorkerFailed):
         await fleet.generate(prompt(30))
     assert broken.steps == 3
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5], ids=["first token", "second token", "later token"])
+async def test_tokens_lost_on_the_way_to_the_gateway_come_again(
+    make_fleet: MakeFleet, clients: Tasks, monkeypatch: pytest.MonkeyPatch, lost: int
+):
+    monkeypatch.setattr("services.gateway.sessions.watch.MISSING_S", 0.05)
+    on_frame = Session.on_frame
+
+    def losing(session: Session, frame: TokenFrame) -> None:
+        if not (frame.epoch == 0 and frame.ids and frame.index == lost):
+            on_frame(session, frame)
+
+    monkeypatch.setattr(Session, "on_frame", losing)
+    fleet = await make_fleet()
+    await Stream(fleet, clients, max_tokens=50).is_unbroken()
+
+
+async def test_a_refused_transfer_moves_the_session(
+    make_fleet: MakeFleet, clients: Tasks, monkeypatch: pytest.MonkeyPatch
+):
+    on_manifest = Receiver.on_manifest
+
+    def refusing(receiver: Receiver, manifest: Manifest) -> Feedback | None:
+        if manifest.epoch == 0:
+            return TransferRefused(transfer=manifest.transfer, reason="made to refuse")
+        return on_manifest(receiver, manifest)
+
+    monkeypatch.setattr(Receiver, "on_manifest", refusing)
+    fleet = await make_fleet()
+    await Stream(fleet, clients, max_tokens=20).is_unbroken()
+
+
+async def test_a_draining_gateway_finishes_its_streams_and_takes_no_more(fleet: Fleet, clients: Tasks):
+    stream = Stream(fleet, clients)
+    await stream.has(1)
+    draining = clients.start(fleet.sessions.drain(), name="drain")
+    await asyncio.sleep(0)
+    with pytest.raises(Draining) as refused:
+        await fleet.generate(prompt(10))
+    assert refused.value.retry_after_ms
+    assert not draining.done()
+    await stream.is_unbroken()
+    await draining
+
+
+async def test_a_slow_reader_gets_all_and_holds_up_nobody(fleet: Fleet):
+    async with fleet.sessions.generate(fleet.generating(prompt(80), 300, SEEDED)) as generation:
+        deltas = [await anext(aiter(generation))]
+        await fleet.generate(prompt(20), 50)
+        await eventually(lambda: not fleet.sessions_on("d0"))
+        deltas += [delta async for delta in generation]
+    assert token_ids(deltas) == colocated(engine(), prompt(80), 300, SEEDED)[0]
+    assert len(deltas) < 10, "what waits is read at once"
