@@ -26,6 +26,7 @@ from services.gateway.openai.tokenize import Decoder, Tokenize
 from services.gateway.requests import RequestBuilder
 
 UNREAD_BODY_S = 2.0
+SHUTDOWN_S = 1.0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,5 +92,10 @@ def make_app(
 def runner(app: web.Application) -> web.AppRunner:
     """Serves `app`: a client that goes away cancels its handler, whatever that waits for."""
     return web.AppRunner(
-        app, handler_cancellation=True, auto_decompress=False, access_log=None, lingering_time=UNREAD_BODY_S
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        lingering_time=UNREAD_BODY_S,
+        shutdown_timeout=SHUTDOWN_S,
     )
