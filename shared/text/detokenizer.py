@@ -31,14 +31,22 @@ class TextPiece(msgspec.Struct, frozen=True):
 class Detokenizer:
     """`previous_ids` are the prompt's tokens: after a text, a leading space belongs to the answer.
 
-    Raises InvalidRequest for an empty stop string.
+    No stop string is looked for in the text of the first `min_tokens` tokens. Raises InvalidRequest for an empty stop string.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, stop: Sequence[str] = (), previous_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        stop: Sequence[str] = (),
+        previous_ids: Sequence[int] = (),
+        min_tokens: int = 0,
+    ) -> None:
         self._tokenizer = tokenizer
         self._stream = text_stream(tokenizer, previous_ids)
         self._stops = StopStrings(stop)
         self._stop_match: str | None = None
+        self._unstoppable = min_tokens
 
     @property
     def stopped(self) -> bool:
@@ -53,8 +61,12 @@ class Detokenizer:
             if self.stopped:
                 break
             token_texts.append(self._tokenizer.token_text(token_id))
-            if self._tokenizer.is_text(token_id):
-                texts.append(self._scan(self._stream.push(token_id)))
+            text = self._stream.push(token_id) if self._tokenizer.is_text(token_id) else ""
+            if self._unstoppable > 0:
+                self._unstoppable -= 1
+                texts.append(text)
+            else:
+                texts.append(self._scan(text))
         return TextPiece("".join(texts), tuple(token_texts), self._stop_match)
 
     def finish(self) -> TextPiece:

@@ -14,7 +14,9 @@ class DeltaWriter:
     """Writes the deltas of one generation."""
 
     def __init__(self, tokenizer: Tokenizer, request: GenerationRequest) -> None:
-        self._detokenizer = Detokenizer(tokenizer, stop=request.stop, previous_ids=request.prompt_ids)
+        self._detokenizer = Detokenizer(
+            tokenizer, stop=request.stop, previous_ids=request.prompt_ids, min_tokens=request.sampling.min_tokens
+        )
 
     def write(self, tokens: Sequence[SampledToken], finish: FinishReason | None) -> Delta:
         """The next delta. It has `finish` when the workers ended, or when a stop string did."""

@@ -115,3 +115,13 @@ def test_a_prompt_and_its_answer_add_up(any_tokenizer: Tokenizer, data: st.DataO
     ids = data.draw(st.lists(known, max_size=8))
     answer = stream(Detokenizer(any_tokenizer, previous_ids=prompt), [ids])
     assert any_tokenizer.decode(prompt) + answer == any_tokenizer.decode(prompt + ids)
+
+
+def test_no_stop_string_is_looked_for_before_min_tokens(byte_level: Tokenizer) -> None:
+    ids = byte_level.encode("ab ab ab", add_special_tokens=False)
+    first = byte_level.token_text(ids[0])
+    detokenizer = Detokenizer(byte_level, stop=["b"], min_tokens=len(ids) - 1)
+    piece = detokenizer.push(ids)
+    assert piece.text.startswith(first)
+    assert piece.text == byte_level.decode(ids).rsplit("b", 1)[0]
+    assert piece.stop_match == "b"
