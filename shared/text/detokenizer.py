@@ -31,7 +31,8 @@ class TextPiece(msgspec.Struct, frozen=True):
 class Detokenizer:
     """`previous_ids` are the prompt's tokens: after a text, a leading space belongs to the answer.
 
-    No stop string is looked for in the text of the first `min_tokens` tokens. Raises InvalidRequest for an empty stop string.
+    No stop string is looked for in the text of the first `min_tokens` tokens. Raises InvalidRequest for an empty stop
+    string.
     """
 
     def __init__(
