@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
+
+import msgspec
 
 from shared.bus.liveness import Liveness
 from shared.core import Role
 from shared.protocol.to_all import Beat
+
+
+class _Given(msgspec.Struct):
+    """What was placed on one worker since its last beat."""
+
+    kv_bytes: int = 0
+    sessions: int = 0
+    tokens: int = 0
+
+
+TakeBack = Callable[[], None]
 
 
 class Fleet:
@@ -16,14 +28,12 @@ class Fleet:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._liveness = Liveness(clock)
-        self._given_bytes: defaultdict[str, int] = defaultdict(int)
-        self._given_sessions: defaultdict[str, int] = defaultdict(int)
-        self._given_tokens: defaultdict[str, int] = defaultdict(int)
+        self._given: dict[tuple[Role, str], _Given] = {}
 
     def hear(self, beat: Beat) -> None:
         self._liveness.hear(beat)
-        for given in (self._given_bytes, self._given_sessions, self._given_tokens):
-            given.pop(beat.worker, None)
+        self._given.pop((beat.role, beat.worker), None)
+        self._given = {key: given for key, given in self._given.items() if self._liveness.is_alive(*key)}
 
     def serves(self, model: str) -> bool:
         """Whether both phases of `model` are alive and ready, full or not."""
@@ -39,31 +49,52 @@ class Fleet:
         open_seats = [beat for beat in roomy if self._sessions(beat) < beat.session_limit]
         return sorted(open_seats, key=lambda beat: (self._sessions(beat), -self._free_bytes(beat), beat.worker))
 
-    def prefills(self, model: str, fingerprint: str | None = None) -> list[Beat]:
-        """Prefill workers that could pair with `fingerprint`, the shortest queue first."""
+    def prefills(self, model: str, prompt_tokens: int, fingerprint: str | None = None) -> list[Beat]:
+        """Prefill workers that could pair with `fingerprint` and queue the prompt, the shortest queue first."""
         ready = self._liveness.ready(Role.PREFILL, model)
         paired = [beat for beat in ready if fingerprint is None or beat.fingerprint == fingerprint]
-        return sorted(paired, key=lambda beat: (self._queued_tokens(beat), beat.sessions, beat.worker))
+        roomy = [beat for beat in paired if self._queues(beat, prompt_tokens)]
+        return sorted(roomy, key=lambda beat: (self._queued_tokens(beat), beat.sessions, beat.worker))
 
     def never_fits(self, model: str, capacity_tokens: int) -> bool:
         """Whether no live decode could hold so much even when empty."""
         ready = self._liveness.ready(Role.DECODE, model)
         return bool(ready) and all(capacity_tokens * beat.kv_token_bytes > beat.kv_total_bytes for beat in ready)
 
-    def give_decode(self, beat: Beat, capacity_tokens: int, sessions: int = 1) -> None:
-        """A session is being placed on this worker; its next beat will say so itself. Minus one takes it back."""
-        self._given_bytes[beat.worker] += sessions * capacity_tokens * beat.kv_token_bytes
-        self._given_sessions[beat.worker] += sessions
+    def give_decode(self, beat: Beat, capacity_tokens: int) -> TakeBack:
+        """A session is being placed on this worker; its next beat will say so itself. Call the result to undo that."""
+        return self._give(beat, _Given(kv_bytes=capacity_tokens * beat.kv_token_bytes, sessions=1))
 
-    def give_prefill(self, beat: Beat, prompt_tokens: int) -> None:
-        """A prompt is being placed on this worker; its next beat will say so itself. Negative takes it back."""
-        self._given_tokens[beat.worker] += prompt_tokens
+    def give_prefill(self, beat: Beat, prompt_tokens: int) -> TakeBack:
+        """A prompt is being placed on this worker; its next beat will say so itself. Call the result to undo that."""
+        return self._give(beat, _Given(tokens=prompt_tokens))
+
+    def _give(self, beat: Beat, more: _Given) -> TakeBack:
+        given = self._given.setdefault((beat.role, beat.worker), _Given())
+        given.kv_bytes += more.kv_bytes
+        given.sessions += more.sessions
+        given.tokens += more.tokens
+
+        def take_back() -> None:
+            given.kv_bytes -= more.kv_bytes
+            given.sessions -= more.sessions
+            given.tokens -= more.tokens
+
+        return take_back
+
+    def _given_to(self, beat: Beat) -> _Given:
+        return self._given.get((beat.role, beat.worker)) or _Given()
 
     def _free_bytes(self, beat: Beat) -> int:
-        return beat.kv_free_bytes - max(0, self._given_bytes.get(beat.worker, 0))
+        return beat.kv_free_bytes - self._given_to(beat).kv_bytes
 
     def _sessions(self, beat: Beat) -> int:
-        return beat.sessions + max(0, self._given_sessions.get(beat.worker, 0))
+        return beat.sessions + self._given_to(beat).sessions
 
     def _queued_tokens(self, beat: Beat) -> int:
-        return beat.queued_tokens + max(0, self._given_tokens.get(beat.worker, 0))
+        return beat.queued_tokens + self._given_to(beat).tokens
+
+    def _queues(self, beat: Beat, prompt_tokens: int) -> bool:
+        """A prefill worker takes any prompt while its queue is empty, and up to its limit otherwise."""
+        queued_tokens = self._queued_tokens(beat)
+        return not queued_tokens or queued_tokens + prompt_tokens <= beat.queue_limit_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import msgspec
@@ -9,7 +10,14 @@ import msgspec
 from services.scheduler.fleet import Fleet
 from services.scheduler.workers import Workers
 from shared.core import Role
-from shared.errors import BatonError, ContextExceeded, DeadlineExceeded, Unavailable, UnsupportedModel
+from shared.errors import (
+    BatonError,
+    ContextExceeded,
+    DeadlineExceeded,
+    ProtocolError,
+    Unavailable,
+    UnsupportedModel,
+)
 from shared.protocol.to_all import Beat
 from shared.protocol.to_decode import Cancel, Claim, ClaimGranted
 from shared.protocol.to_prefill import RunPrefill
@@ -41,6 +49,8 @@ class Placer:
         """
         capacity_tokens = _capacity_tokens(request)
         self._check_fleet(request.model, capacity_tokens)
+        if not self._fleet.prefills(request.model, _prompt_tokens(request)):
+            return None
         for beat in self._fleet.decodes(request.model, capacity_tokens):
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
@@ -69,21 +79,23 @@ class Placer:
             deadline_ms=deadline_ms,
             emitted=request.emitted,
         )
-        capacity_tokens = _capacity_tokens(request)
-        self._fleet.give_decode(beat, capacity_tokens)
+        take_back = self._fleet.give_decode(beat, _capacity_tokens(request))
         try:
             return await self._workers.claim(beat.worker, claim)
         except BatonError as error:
-            self._fleet.give_decode(beat, capacity_tokens, sessions=-1)
+            take_back()
             self._refused(Role.DECODE, beat.worker, request, error)
             return None
+        except asyncio.CancelledError:
+            self._give_back(Role.DECODE, beat.worker, request)
+            raise
 
     async def _run(self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int) -> str | None:
         """The prefill that took the run; None when none did, and the claim is given back."""
         order = _order(decode, grant, request, deadline_ms)
         placed = False
         try:
-            for beat in self._fleet.prefills(request.model, decode.fingerprint):
+            for beat in self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint):
                 if await self._try_run(beat, order, request):
                     placed = True
                     return beat.worker
@@ -93,21 +105,26 @@ class Placer:
                 self._give_back(Role.DECODE, decode.worker, request)
 
     async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> bool:
-        prompt_tokens = len(request.prompt_ids) // ID_BYTES
-        self._fleet.give_prefill(beat, prompt_tokens)
+        take_back = self._fleet.give_prefill(beat, _prompt_tokens(request))
         try:
             await self._workers.run(beat.worker, order)
         except BatonError as error:
-            self._fleet.give_prefill(beat, -prompt_tokens)
+            take_back()
             self._refused(Role.PREFILL, beat.worker, request, error)
             return False
+        except asyncio.CancelledError:
+            self._give_back(Role.PREFILL, beat.worker, request)
+            raise
         return True
 
     def _refused(self, role: Role, worker: str, request: PlaceRequest, error: BatonError) -> None:
-        """Pass over a worker that has no room or does not answer; raise what no other worker would judge otherwise."""
-        if isinstance(error, DeadlineExceeded):
+        """Pass over a worker that has no room or does not answer; raise what no other worker would judge otherwise.
+
+        One whose answer did not come, or cannot be read, may hold the session: it is told to forget it.
+        """
+        if isinstance(error, DeadlineExceeded | ProtocolError):
             self._give_back(role, worker, request)
-        elif not error.retryable and not isinstance(error, UnsupportedModel):
+        if not error.retryable and not isinstance(error, DeadlineExceeded | UnsupportedModel):
             raise error
         logger.debug("%s %s refused: %s", role.value, worker, error, extra={"session": request.session})
 
@@ -115,8 +132,12 @@ class Placer:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
 
 
+def _prompt_tokens(request: PlaceRequest) -> int:
+    return len(request.prompt_ids) // ID_BYTES
+
+
 def _capacity_tokens(request: PlaceRequest) -> int:
-    return len(request.prompt_ids) // ID_BYTES + request.max_tokens - request.emitted
+    return _prompt_tokens(request) + request.max_tokens - request.emitted
 
 
 def _order(decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int) -> RunPrefill:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -61,20 +62,29 @@ class SchedulerService:
         """Leave new requests to other schedulers; return when nobody waits here."""
         self._state = WorkerState.DRAINING
         if self._requests is not None:
-            await self._requests.close()
-            while self._room.inside:
-                self._idle.clear()
-                await self._idle.wait()
+            await self._requests.drain()
+            await self._nobody_inside()
 
     async def stop(self) -> None:
-        """Disconnect. Idempotent."""
+        """Send those who still wait to another scheduler, and disconnect. Idempotent."""
         self._state = WorkerState.STOPPED
+        if self._requests is not None:
+            await self._requests.close()
+            self._room.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.claim_timeout_s):
+                    await self._nobody_inside()
         if self._bus is not None:
             if self._bus.connected:
                 await self._bus.send(subjects.beat(Role.SCHEDULER, self._id), self._beat())
                 await self._outbox.drain()
             await self._bus.close()
         await self._tasks.close()
+
+    async def _nobody_inside(self) -> None:
+        while self._room.inside:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _place(self, request: PlaceRequest) -> Message:
         started_s = time.monotonic()

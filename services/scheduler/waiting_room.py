@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
+import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from services.scheduler.placer import Placement
-from shared.errors import Cancelled, DeadlineExceeded, Overloaded
+from shared.errors import BatonError, Cancelled, DeadlineExceeded, Draining, Overloaded
 from shared.protocol.to_scheduler import PlaceRequest
 
 RATE_WINDOW = 64
@@ -19,27 +22,37 @@ TryPlace = Callable[[PlaceRequest, int], Awaitable[Placement | None]]
 
 
 class Ticket:
-    """One request inside the room. `deadline_s` on the monotonic clock."""
+    """One request inside the room: the `number`-th that came. `deadline_s` on the room's clock."""
 
-    def __init__(self, request: PlaceRequest, now_s: float) -> None:
+    def __init__(self, request: PlaceRequest, number: int, deadline_s: float) -> None:
         self.request = request
-        self.deadline_s = now_s + request.deadline_ms / 1000
+        self.number = number
+        self.deadline_s = deadline_s
         self.woken = asyncio.Event()
-        self.cancelled = False
+        self._ended: BatonError | None = None
 
-    def left_ms(self) -> int:
-        return int((self.deadline_s - time.monotonic()) * 1000)
+    def end(self, error: BatonError) -> None:
+        """Wait no longer."""
+        self._ended = error
+        self.woken.set()
+
+    def raise_if_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended
 
 
 class WaitingRoom:
     """Places at once while nobody waits; otherwise the head of the queue tries again when the fleet changes."""
 
-    def __init__(self, try_place: TryPlace, limit: int) -> None:
+    def __init__(self, try_place: TryPlace, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._try_place = try_place
         self._limit = limit
+        self._clock = clock
         self._waiting: deque[Ticket] = deque()
         self._inside: dict[tuple[str, int], Ticket] = {}
         self._placed_at_s: deque[float] = deque(maxlen=RATE_WINDOW)
+        self._numbers = itertools.count()
+        self._changes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -51,41 +64,52 @@ class WaitingRoom:
 
     async def place(self, request: PlaceRequest) -> Placement:
         """Raises Overloaded when the queue is full, DeadlineExceeded, Cancelled, and what placing raises."""
-        ticket = Ticket(request, time.monotonic())
-        self._inside[request.session, request.epoch] = ticket
+        ticket = Ticket(request, next(self._numbers), self._clock() + request.deadline_ms / 1000)
+        key = (request.session, request.epoch)
+        self._inside[key] = ticket
         try:
-            placement = None if self._waiting else await self._attempt(ticket)
+            placement = None if self._waiting else await self._try_at_once(ticket)
             if placement is None:
                 placement = await self._queue(ticket)
         finally:
-            self._inside.pop((request.session, request.epoch), None)
-        self._placed_at_s.append(time.monotonic())
+            if self._inside.get(key) is ticket:
+                del self._inside[key]
+        self._placed_at_s.append(self._clock())
         return placement
 
     def cancel(self, session: str, epoch: int) -> None:
         """Let a request that waits here go. One that is being placed right now is the caller's to undo."""
         ticket = self._inside.get((session, epoch))
         if ticket is not None:
-            ticket.cancelled = True
-            ticket.woken.set()
+            ticket.end(Cancelled(f"session {session} was cancelled while it waited"))
+
+    def close(self) -> None:
+        """Let all that wait go, with an error that makes their gateways ask another scheduler."""
+        for ticket in self._inside.values():
+            ticket.end(Draining("the scheduler stops", retry_after_ms=RETRY_MIN_MS))
 
     def fleet_changed(self) -> None:
         """A worker said something new: the head may try again."""
+        self._changes += 1
+        self._wake_head()
+
+    def _wake_head(self) -> None:
         if self._waiting:
             self._waiting[0].woken.set()
 
     def retry_after_ms(self) -> int:
         """How long the queue as it is will take, at the rate of the last placements."""
-        if len(self._placed_at_s) < 2:
+        now_s = self._clock()
+        recent = [placed_s for placed_s in self._placed_at_s if now_s - placed_s <= RETRY_MAX_MS / 1000]
+        if len(recent) < 2:
             return RETRY_MIN_MS
-        elapsed_s = time.monotonic() - self._placed_at_s[0]
-        wait_ms = 1000 * elapsed_s / len(self._placed_at_s) * (len(self._waiting) + 1)
+        wait_ms = 1000 * (now_s - recent[0]) / len(recent) * (len(self._waiting) + 1)
         return int(min(max(wait_ms, RETRY_MIN_MS), RETRY_MAX_MS))
 
     async def _queue(self, ticket: Ticket) -> Placement:
         if len(self._waiting) >= self._limit:
             raise Overloaded(f"{len(self._waiting)} requests wait already", retry_after_ms=self.retry_after_ms())
-        self._waiting.append(ticket)
+        bisect.insort(self._waiting, ticket, key=lambda waiting: waiting.number)
         try:
             while True:
                 await self._woken(ticket)
@@ -96,27 +120,37 @@ class WaitingRoom:
                     return placement
         finally:
             self._waiting.remove(ticket)
-            self.fleet_changed()
+            self._wake_head()
+
+    def _left_s(self, ticket: Ticket) -> float:
+        return max(0.0, ticket.deadline_s - self._clock())
 
     async def _woken(self, ticket: Ticket) -> None:
         try:
-            async with asyncio.timeout(max(0.0, ticket.deadline_s - time.monotonic())):
+            async with asyncio.timeout(self._left_s(ticket)):
                 await ticket.woken.wait()
         except TimeoutError:
             raise DeadlineExceeded("the request's deadline passed in the queue") from None
         ticket.woken.clear()
-        _raise_if_cancelled(ticket)
+        ticket.raise_if_ended()
 
-    async def _attempt(self, ticket: Ticket) -> Placement | None:
-        left_ms = ticket.left_ms()
-        if left_ms <= 0:
-            raise DeadlineExceeded("the request's deadline passed in the queue")
-        placement = await self._try_place(ticket.request, left_ms)
-        if placement is None:
-            _raise_if_cancelled(ticket)
+    async def _try_at_once(self, ticket: Ticket) -> Placement | None:
+        """Without waiting. What changed in the fleet meanwhile has woken nobody, so the ticket is woken for it."""
+        changes = self._changes
+        placement = await self._attempt(ticket)
+        if changes != self._changes:
+            ticket.woken.set()
         return placement
 
-
-def _raise_if_cancelled(ticket: Ticket) -> None:
-    if ticket.cancelled:
-        raise Cancelled(f"session {ticket.request.session} was cancelled while it waited")
+    async def _attempt(self, ticket: Ticket) -> Placement | None:
+        left_s = self._left_s(ticket)
+        if left_s <= 0:
+            raise DeadlineExceeded("the request's deadline passed in the queue")
+        try:
+            async with asyncio.timeout(left_s):
+                placement = await self._try_place(ticket.request, math.ceil(left_s * 1000))
+        except TimeoutError:
+            raise DeadlineExceeded("the request's deadline passed while it was placed") from None
+        if placement is None:
+            ticket.raise_if_ended()
+        return placement
