@@ -15,7 +15,10 @@ MISSED_BEATS = 3
 
 
 class Liveness:
-    """The last beat of every process, forgotten after `MISSED_BEATS` of its own intervals or when it says so."""
+    """The last beat of every process, forgotten after `MISSED_BEATS` of its own intervals or when it says so.
+
+    The farewell of an earlier start of the same process does not end its present one.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,10 +26,11 @@ class Liveness:
 
     def hear(self, beat: Beat) -> None:
         key = (beat.role, beat.worker)
-        if beat.state is WorkerState.STOPPED:
-            self._beats.pop(key, None)
-        else:
+        if beat.state is not WorkerState.STOPPED:
             self._beats[key] = (self._clock(), beat)
+        elif key in self._beats and self._beats[key][1].boot == beat.boot:
+            del self._beats[key]
+        self._forget_silent()
 
     def alive(self, role: Role) -> Iterator[Beat]:
         """Live processes of `role`, in whatever state."""
@@ -38,13 +42,13 @@ class Liveness:
         return [beat for beat in self.alive(role) if beat.state is WorkerState.READY and beat.model == model]
 
     def is_alive(self, role: Role, worker: str) -> bool:
-        self._forget_silent()
-        return (role, worker) in self._beats
+        known = self._beats.get((role, worker))
+        return known is not None and _speaks(*known, self._clock())
 
     def _forget_silent(self) -> None:
-        now = self._clock()
-        self._beats = {
-            key: (heard, beat)
-            for key, (heard, beat) in self._beats.items()
-            if now - heard <= MISSED_BEATS * beat.interval_ms / 1000
-        }
+        now_s = self._clock()
+        self._beats = {key: known for key, known in self._beats.items() if _speaks(*known, now_s)}
+
+
+def _speaks(heard_s: float, beat: Beat, now_s: float) -> bool:
+    return now_s - heard_s <= MISSED_BEATS * beat.interval_ms / 1000
