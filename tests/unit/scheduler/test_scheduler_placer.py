@@ -1,0 +1,196 @@
+"""Placing one session: who is asked, what a refusal means, and that no claim is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scheduler_words import ScriptedWorkers, decode_beat, fleet_of, prefill_beat, request
+
+from services.scheduler.fleet import Fleet
+from services.scheduler.placer import Placement, Placer
+from shared.core import Role
+from shared.errors import (
+    Cancelled,
+    ContextExceeded,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    KvExhausted,
+    Overloaded,
+    ProtocolError,
+    Unavailable,
+    UnsupportedModel,
+)
+from shared.protocol.to_all import Beat
+from shared.protocol.to_scheduler import PlaceRequest
+from shared.runtime.tasks import Tasks
+
+PASSED_OVER = [Overloaded("full"), KvExhausted("full"), Draining("bye"), Unavailable("gone"), UnsupportedModel("other")]
+RAISED = [InvalidRequest("no"), ContextExceeded("too long"), Cancelled("over"), ProtocolError("what?")]
+
+
+def code(error: Exception) -> str:
+    return type(error).__name__
+
+
+class Setting:
+    def __init__(self, *beats: Beat) -> None:
+        self.workers = ScriptedWorkers()
+        self.fleet: Fleet = fleet_of(*beats)
+        self.placer = Placer(self.fleet, self.workers)
+
+    async def place(self, what: PlaceRequest | None = None) -> Placement | None:
+        return await self.placer.place(what or request(), 5000)
+
+    @property
+    def given_back(self) -> list[tuple[Role, str]]:
+        """Who was told to forget the session; never with a fence, for it may be asked again."""
+        assert not any(cancel.fence for _, _, cancel in self.workers.cancels)
+        return [(role, worker) for role, worker, _ in self.workers.cancels]
+
+
+@pytest.fixture
+def it() -> Setting:
+    return Setting(decode_beat("d0"), decode_beat("d1"), prefill_beat("p0"), prefill_beat("p1"))
+
+
+async def test_a_decode_claims_and_then_a_prefill_runs(it: Setting) -> None:
+    assert await it.place() == Placement(prefill="p0", decode="d0")
+    assert it.workers.asked == ["d0", "p0"]
+    (claim,), (run,) = it.workers.claims, it.workers.runs
+    assert (claim.session, claim.epoch, claim.deadline_ms) == (request().session, 0, 5000)
+    assert (run.decode, run.transfer, run.credit_bytes, run.cached_tokens) == ("d0", 5, 4096, 2)
+    assert (run.prompt_ids, run.gateway, run.deadline_ms) == (request().prompt_ids, "g0", 5000)
+    assert it.given_back == []
+
+
+@pytest.mark.parametrize("error", PASSED_OVER, ids=code)
+async def test_a_decode_that_has_no_room_is_passed_over(it: Setting, error: Exception) -> None:
+    it.workers.answers["d0"] = [error]
+    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert it.given_back == []
+
+
+@pytest.mark.parametrize("error", PASSED_OVER, ids=code)
+async def test_a_prefill_that_has_no_room_is_passed_over(it: Setting, error: Exception) -> None:
+    it.workers.answers["p0"] = [error]
+    assert await it.place() == Placement(prefill="p1", decode="d0")
+    assert it.given_back == []
+
+
+async def test_a_silent_decode_is_told_to_forget_and_passed_over(it: Setting) -> None:
+    it.workers.answers["d0"] = [DeadlineExceeded("silence")]
+    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert it.given_back == [(Role.DECODE, "d0")]
+
+
+async def test_a_silent_prefill_is_told_to_forget_and_passed_over(it: Setting) -> None:
+    it.workers.answers["p0"] = [DeadlineExceeded("silence")]
+    assert await it.place() == Placement(prefill="p1", decode="d0")
+    assert it.given_back == [(Role.PREFILL, "p0")]
+
+
+async def test_when_no_decode_has_room_nobody_is_placed(it: Setting) -> None:
+    it.workers.answers |= {"d0": [Overloaded("full")], "d1": [KvExhausted("full")]}
+    assert await it.place() is None
+    assert it.given_back == []
+
+
+async def test_when_no_prefill_takes_the_run_the_claim_is_given_back(it: Setting) -> None:
+    it.workers.answers |= {"p0": [Overloaded("full")], "p1": [Overloaded("full")]}
+    assert await it.place() is None
+    assert it.given_back == [(Role.DECODE, "d0")]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=code)
+async def test_what_a_decode_finds_wrong_with_the_request_is_raised(it: Setting, error: Exception) -> None:
+    it.workers.answers["d0"] = [error]
+    with pytest.raises(type(error)):
+        await it.place()
+    assert it.workers.asked == ["d0"]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=code)
+async def test_what_a_prefill_finds_wrong_is_raised_and_the_claim_given_back(it: Setting, error: Exception) -> None:
+    it.workers.answers["p0"] = [error]
+    with pytest.raises(type(error)):
+        await it.place()
+    assert (Role.DECODE, "d0") in it.given_back
+
+
+@pytest.mark.parametrize(("worker", "role"), [("d0", Role.DECODE), ("p0", Role.PREFILL)])
+async def test_a_worker_whose_answer_cannot_be_read_is_told_to_forget(it: Setting, worker: str, role: Role) -> None:
+    """It may have said yes."""
+    it.workers.answers[worker] = [ProtocolError("not a valid message")]
+    with pytest.raises(ProtocolError):
+        await it.place()
+    assert (role, worker) in it.given_back
+
+
+@pytest.mark.parametrize(
+    ("worker", "forgetting"), [("d0", [(Role.DECODE, "d0")]), ("p0", [(Role.PREFILL, "p0"), (Role.DECODE, "d0")])]
+)
+async def test_a_placement_cancelled_halfway_leaves_nothing_behind(
+    it: Setting, worker: str, forgetting: list[tuple[Role, str]]
+) -> None:
+    it.workers.answers[worker] = [asyncio.Event()]
+    async with Tasks("placing") as tasks:
+        placing = tasks.start(it.place(), name="place")
+        while worker not in it.workers.asked:
+            it.workers.was_asked.clear()
+            await it.workers.was_asked.wait()
+        placing.cancel()
+        await asyncio.wait({placing})
+    assert placing.cancelled()
+    assert it.given_back == forgetting
+    assert not it.workers.holding
+
+
+async def test_a_refused_placement_is_not_counted_as_load() -> None:
+    it = Setting(decode_beat("d0", session_limit=1), prefill_beat("p0"))
+    it.workers.answers["d0"] = [Overloaded("full")]
+    assert await it.place() is None
+    assert await it.place(request(1)) == Placement(prefill="p0", decode="d0")
+
+
+async def test_requests_placed_at_once_do_not_all_go_to_one_worker(it: Setting) -> None:
+    placements = await asyncio.gather(*(it.place(request(number)) for number in range(8)))
+    placed = [placement for placement in placements if placement is not None]
+    assert sorted(placement.decode for placement in placed) == ["d0"] * 4 + ["d1"] * 4
+    assert sorted(placement.prefill for placement in placed) == ["p0"] * 4 + ["p1"] * 4
+
+
+async def test_no_decode_is_claimed_while_every_prefill_queue_is_full() -> None:
+    """Otherwise claim and give-back would go round with every beat."""
+    it = Setting(decode_beat("d0"), prefill_beat("p0", queued_tokens=1000))
+    assert await it.place() is None
+    assert it.workers.asked == []
+
+
+async def test_a_prefill_of_another_build_of_the_model_is_not_asked() -> None:
+    it = Setting(decode_beat("d0"), prefill_beat("p0", fingerprint="f" * 16))
+    assert await it.place() is None
+    assert it.workers.asked == ["d0"]
+    assert it.given_back == [(Role.DECODE, "d0")]
+
+
+@pytest.mark.parametrize(
+    "beats", [(), (decode_beat("d0"),), (prefill_beat("p0"),)], ids=["nobody", "no prefill", "no decode"]
+)
+async def test_without_a_live_worker_of_each_phase_it_is_unavailable(beats: tuple[Beat, ...]) -> None:
+    with pytest.raises(Unavailable) as raised:
+        await Setting(*beats).place()
+    assert raised.value.retry_after_ms
+
+
+async def test_what_fits_no_worker_is_refused_for_good(it: Setting) -> None:
+    with pytest.raises(ContextExceeded):
+        await it.place(request(max_tokens=1 << 40))
+    assert it.workers.asked == []
+
+
+async def test_tokens_generated_already_need_no_second_room() -> None:
+    it = Setting(decode_beat("d0", kv_free_bytes=40), prefill_beat("p0"))
+    assert await it.place(request(emitted=5)) is not None
+    assert await it.place(request(1)) is None
