@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -16,15 +15,14 @@ import torch
 
 from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
 from shared.engine import kv_bytes as kv_transfer
+from shared.engine import native
 from shared.engine.checkpoint import read_checkpoint
 from shared.engine.contract import KvUsage, PrefillSlice, SequenceSpec
-from shared.engine.cpu_attention import CpuAttention
-from shared.engine.general_runner import GeneralRunner, load_model, probe
 from shared.engine.kv_memory import KvMemory, KvSpace, whole_blocks
+from shared.engine.model_loading import RunnerKind, load_model
 from shared.engine.packed import Piece, pack
 from shared.engine.runner import Runner
 from shared.engine.sampling import SamplerState, sample
-from shared.engine.support import context_tokens
 from shared.errors import ConfigError, ContextExceeded, InvalidRequest
 
 _CPU_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -68,8 +66,21 @@ class TorchEngine:
         self._sequences: dict[str, _Sequence] = {}
 
     @classmethod
-    def load(cls, folder: Path, *, name: str, dtype: str, kv_bytes: int, device: str = "cpu", threads: int = 1) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        dtype: str,
+        kv_bytes: int,
+        device: str = "cpu",
+        threads: int = 1,
+        runner: RunnerKind = RunnerKind.AUTO,
+        native_kernels: bool = True,
+    ) -> Self:
         """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
+
+        `native_kernels` are used where the machine can build them, and change no token.
 
         Raises ConfigError for a folder, dtype or device that cannot be, UnsupportedModel for a model that is not
         honoured exactly.
@@ -81,17 +92,17 @@ class TorchEngine:
         torch.set_num_threads(threads)
         place = torch.device(device)
         checkpoint = read_checkpoint(folder)
-        model = load_model(checkpoint, _CPU_DTYPES[dtype], place)
+        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner)
         spec = ModelSpec(
             name=name,
             fingerprint=checkpoint.fingerprint(),
-            vocab_size=int(model.config.vocab_size),
-            context_tokens=context_tokens(model.config),
+            vocab_size=model.vocab_size,
+            context_tokens=model.context_tokens,
             eos_token_ids=checkpoint.eos_token_ids,
-            layout=probe(model).layout(model.config, dtype),
+            layout=model.layout,
         )
         memory = KvMemory(spec.layout, kv_bytes, place)
-        return cls(spec, GeneralRunner(model, partial(CpuAttention, memory)), memory, place)
+        return cls(spec, model.runner(memory, native.load() if native_kernels else None), memory, place)
 
     @property
     def spec(self) -> ModelSpec:

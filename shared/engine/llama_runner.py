@@ -1,0 +1,84 @@
+"""The fused path: the Llama-like families with four matrix products and a few calls per layer.
+
+Reads its weights itself and loads nothing of transformers. A model it does not know in every detail is refused, and
+goes the general path. Knows tensors, not sequences; `torch_engine` loads and calls it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from shared.core import KvLayout
+from shared.engine.checkpoint import Checkpoint
+from shared.engine.cpu_attention import CpuAttention
+from shared.engine.kv_memory import KvMemory
+from shared.engine.llama_config import LlamaConfig, read_config
+from shared.engine.llama_native import NativeOps
+from shared.engine.llama_ops import LlamaOps, TorchOps
+from shared.engine.llama_rope import angle_tables
+from shared.engine.llama_weights import LlamaWeights, read_weights
+from shared.engine.native import Kernels
+from shared.engine.packed import PackedBatch
+
+
+class LlamaModel:
+    """A loaded model, before it has its memory."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+        """Raises UnsupportedModel for a model that is not known in every detail."""
+        self.config: LlamaConfig = read_config(checkpoint.config)
+        self.dtype = dtype
+        self.weights = read_weights(checkpoint.weights, self.config, dtype, device)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def context_tokens(self) -> int:
+        return self.config.context_tokens
+
+    @property
+    def layout(self) -> KvLayout:
+        config = self.config
+        name = str(self.dtype).removeprefix("torch.")
+        return KvLayout(layers=config.layers, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=name)
+
+    def runner(self, memory: KvMemory, kernels: Kernels | None) -> LlamaRunner:
+        """What runs it on the KV memory of its sequences, with native `kernels` where they know its shape."""
+        tokens = min(self.config.context_tokens, memory.usage.total_bytes // self.layout.token_bytes)
+        angles = angle_tables(self.config.rope, self.config.head_dim, tokens, self.dtype)
+        ops: LlamaOps
+        if kernels is not None and kernels.supports(self.dtype, self.config.head_dim):
+            ops = NativeOps(self.config, self.dtype, angles, kernels)
+        else:
+            ops = TorchOps(self.config, self.dtype, angles, partial(CpuAttention, memory))
+        return LlamaRunner(self.weights, ops)
+
+
+class LlamaRunner:
+    """See `runner.Runner`."""
+
+    def __init__(self, weights: LlamaWeights, ops: LlamaOps) -> None:
+        self._weights = weights
+        self._ops = ops
+        self.row_rule = ops.row_rule
+
+    def logits(self, batch: PackedBatch) -> torch.Tensor:
+        weights, ops = self._weights, self._ops
+        one_pass = ops.begin(batch)
+        hidden = weights.embedding.index_select(0, batch.input_ids[0])
+        update: torch.Tensor | None = None
+        for index, layer in enumerate(weights.layers):
+            normed = (
+                ops.norm(hidden, layer.input_norm) if update is None else ops.add_norm(hidden, update, layer.input_norm)
+            )
+            attended = one_pass.attend(index, layer, layer.qkv(normed))
+            normed = ops.add_norm(hidden, layer.output(attended), layer.mlp_norm)
+            update = layer.down(ops.silu_mul(layer.gate_up(normed)))
+        if not len(batch.logit_rows) or update is None:
+            return hidden.new_empty((0, len(weights.embedding)))
+        last = hidden.index_select(0, batch.logit_rows).add_(update.index_select(0, batch.logit_rows))
+        return weights.head(ops.norm(last, weights.final_norm))[: batch.logits]
