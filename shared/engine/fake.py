@@ -1,7 +1,7 @@
 """An engine without torch: deterministic, instant or slowed on purpose, with the same contract as the real one.
 
 Its "cache" is real memory whose every byte matters: each cell holds a running hash of the tokens before it, and the
-next token is a hash over all cells of all layers. A chunk that is lost, misplaced or changed changes the tokens.
+next token is a hash over all cells and their places. A chunk that is lost, misplaced or changed changes the tokens.
 Tests of gateway, scheduler, protocol and faults use it; `--engine fake` runs it in the worker services.
 """
 
@@ -61,6 +61,9 @@ class FakeEngine:
         self._pace = pace or FakePace()
         self._sequences: dict[str, _FakeSequence] = {}
         self._heads = np.arange(1, spec.layout.layers * 2 + 1, dtype=np.uint64).reshape(-1, 2)
+        # Odd, so that every bit of a cell counts; all different, so that cells that changed places count too.
+        cells = spec.layout.layers * 2 * spec.context_tokens
+        self._weights = np.arange(1, 2 * cells, 2, dtype=np.uint64).reshape(spec.layout.layers, 2, spec.context_tokens)
 
     @property
     def spec(self) -> ModelSpec:
@@ -70,6 +73,8 @@ class FakeEngine:
         return KvUsage(self._total_bytes, self._total_bytes - self._used_bytes)
 
     def open(self, sequence: SequenceSpec) -> None:
+        if sequence.key in self._sequences:
+            raise ValueError(f"sequence {sequence.key!r} is open already")
         if sequence.capacity_tokens > self._spec.context_tokens:
             raise ContextExceeded(f"{sequence.capacity_tokens} tokens exceed {self._spec.context_tokens}")
         if any(not 0 <= token < self._spec.vocab_size for token in sequence.prompt_ids):
@@ -123,7 +128,8 @@ class FakeEngine:
 
     def _sample(self, sequence: _FakeSequence) -> SampledToken:
         position = len(sequence.ids)
-        seen = int(np.bitwise_xor.reduce(sequence.cells[:, :, :position], axis=None))
+        weighted = sequence.cells[:, :, :position] * self._weights[:, :, :position]
+        seen = int(weighted.sum(dtype=np.uint64))
         noise = 0 if sequence.sampling.greedy else sequence.sampling.seed & _MASK
         token = _mix(seen ^ _mix(noise ^ position)) % self._spec.vocab_size
         sequence.ids.append(token)
