@@ -154,12 +154,11 @@ class Sessions:
     async def _place(self, session: Session) -> None:
         """Ask a scheduler. The asking outlives a reader that leaves: what it finds must be cancelled too."""
         asking = self._tasks.start(self._ask(session, session.epoch), name=f"place {session.id}")
-        outcome = await asyncio.shield(asking)
-        if isinstance(outcome, BatonError):
-            raise outcome
-        session.place(outcome)
+        error = await asyncio.shield(asking)
+        if error is not None:
+            raise error
 
-    async def _ask(self, session: Session, epoch: int) -> Placed | BatonError:
+    async def _ask(self, session: Session, epoch: int) -> BatonError | None:
         request = session.place_request(self._gateway, self._model)
         try:
             placed = await self._bus.request(subjects.PLACE, request, Placed, session.left_s() + PLACE_MARGIN_S)
@@ -168,7 +167,9 @@ class Sessions:
         if session.id not in self._sessions or session.epoch != epoch:
             self._cancel_placed(session.id, epoch, placed)
             return Cancelled("the reader left while the session was placed")
-        return placed
+        # At once, not when the reader runs again: it may be leaving already, and cancels what is placed.
+        session.place(placed)
+        return None
 
     async def _place_again(self, session: Session, error: BatonError) -> None:
         """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""

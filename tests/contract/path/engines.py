@@ -29,13 +29,14 @@ def engine(
 
 
 class Gate:
-    """Holds back calls on another thread until opened; tells when one has come."""
+    """Holds back calls on another thread until opened; tells when one has come, and whether one is held."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
         self._open.set()
         self._loop = asyncio.get_running_loop()
         self.reached = asyncio.Event()
+        self.held = False
 
     def shut(self) -> None:
         self._open.clear()
@@ -47,11 +48,13 @@ class Gate:
     def pass_through(self) -> None:
         """Called on the other thread."""
         self._loop.call_soon_threadsafe(self.reached.set)
+        self.held = not self._open.is_set()
         assert self._open.wait(timeout=30), "the test forgot to open the gate"
+        self.held = False
 
 
 class GatedEngine(FakeEngine):
-    """Waits at its gates before it computes. Counts its calls."""
+    """Waits at its gates before it computes, or from one of its steps on. Counts its steps."""
 
     def __init__(self, kv_tokens: int = 16384, eos_token_ids: tuple[int, ...] = ()) -> None:
         served = spec(eos_token_ids)
@@ -59,6 +62,7 @@ class GatedEngine(FakeEngine):
         self.prefill_gate = Gate()
         self.step_gate = Gate()
         self.steps = 0
+        self.hold_at_step: int | None = None
         self.fail_next_step = False
         self.fail_next_prefill = False
 
@@ -71,6 +75,8 @@ class GatedEngine(FakeEngine):
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         self.steps += 1
+        if self.steps == self.hold_at_step:
+            self.step_gate.shut()
         self.step_gate.pass_through()
         if self.fail_next_step:
             self.fail_next_step = False

@@ -137,20 +137,19 @@ async def test_a_worker_that_vanishes_is_noticed_by_its_beats(make_fleet: MakeFl
     if when == "decoding":
         fleet = await make_fleet(make_decode=lambda: next(ready), decodes=2)
         gates = {f"d{number}": each.step_gate for number, each in enumerate(gated)}
+        for each in gated:
+            each.hold_at_step = 10
     else:
         fleet = await make_fleet(make_prefill=lambda: next(ready), prefills=2)
         gates = {f"p{number}": each.prefill_gate for number, each in enumerate(gated)}
+        for gate in gates.values():
+            gate.shut()
     stream = Stream(fleet, clients)
-    if when == "decoding":
-        await stream.has(10)
-    for gate in gates.values():
-        gate.shut()
-    await asyncio.wait(
-        [clients.start(g.reached.wait(), name="gate") for g in gates.values()], return_when="FIRST_COMPLETED"
-    )
-    lost = next(worker for worker, gate in gates.items() if gate.reached.is_set())
-    for worker, gate in gates.items():
+    await eventually(lambda: any(gate.held for gate in gates.values()))
+    lost = next(worker for worker, gate in gates.items() if gate.held)
+    for each, (worker, gate) in zip(gated, gates.items(), strict=True):
         if worker != lost:
+            each.hold_at_step = None
             gate.open()
     await fleet.lose_worker(lost)
     await stream.is_unbroken()
