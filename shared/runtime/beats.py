@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 
 from shared.bus.connection import Bus
+from shared.errors import BatonError
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat
 from shared.protocol.wire import encode
+
+logger = logging.getLogger(__name__)
 
 MIN_GAP_S = 0.02
 
@@ -37,14 +41,20 @@ class Heartbeat:
         await self._bus.publish(subjects.beat(beat.role, beat.worker), encode(beat))
 
     async def run(self) -> None:
-        """Task body."""
+        """Task body. A beat that cannot be sent is missed, no more."""
         while True:
             self._due.clear()
             if self._bus.connected:
-                await self.send()
+                await self._send_or_log()
             await asyncio.sleep(MIN_GAP_S)
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._due.wait()
             except TimeoutError:
                 continue
+
+    async def _send_or_log(self) -> None:
+        try:
+            await self.send()
+        except BatonError as error:
+            logger.warning("beat not sent: %s", error)
