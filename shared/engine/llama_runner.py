@@ -64,21 +64,22 @@ class LlamaRunner:
     def __init__(self, weights: LlamaWeights, ops: LlamaOps) -> None:
         self._weights = weights
         self._ops = ops
+        self._next_norms = (*(layer.input_norm for layer in weights.layers[1:]), weights.final_norm)
         self.row_rule = ops.row_rule
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:
+        """See `runner.Runner`. Behind the last layer's attention, rows whose logits nobody wants are dropped."""
         weights, ops = self._weights, self._ops
         one_pass = ops.begin(batch)
         hidden = weights.embedding.index_select(0, batch.input_ids[0])
-        update: torch.Tensor | None = None
-        for index, layer in enumerate(weights.layers):
-            normed = (
-                ops.norm(hidden, layer.input_norm) if update is None else ops.add_norm(hidden, update, layer.input_norm)
-            )
+        normed = ops.norm(hidden, weights.layers[0].input_norm)
+        for index, (layer, next_norm) in enumerate(zip(weights.layers, self._next_norms, strict=True)):
             attended = one_pass.attend(index, layer, layer.qkv(normed))
+            if layer is weights.layers[-1]:
+                if not batch.logits:
+                    return hidden.new_empty((0, weights.head.outputs))
+                attended, hidden = (rows.index_select(0, batch.logit_rows) for rows in (attended, hidden))
             normed = ops.add_norm(hidden, layer.output(attended), layer.mlp_norm)
             update = layer.down(ops.silu_mul(layer.gate_up(normed)))
-        if not len(batch.logit_rows) or update is None:
-            return hidden.new_empty((0, len(weights.embedding)))
-        last = hidden.index_select(0, batch.logit_rows).add_(update.index_select(0, batch.logit_rows))
-        return weights.head(ops.norm(last, weights.final_norm))[: batch.logits]
+            normed = ops.add_norm(hidden, update, next_norm)
+        return weights.head(normed)[: batch.logits]
