@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 
 CONNECT_TIMEOUT_S = 5.0
+FILE_COLUMNS = 160
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,13 +29,17 @@ def main(argv: Sequence[str]) -> int:
     beats = asyncio.run(_listen(settings))
     if not beats:
         raise Unavailable(f"nobody lives on {settings.nats.url}")
-    Console().print(fleet_table(beats))
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=FILE_COLUMNS)
+    console.print(fleet_table(beats))
     return 0
 
 
 def fleet_table(beats: Sequence[Beat]) -> Table:
     """One row per process."""
-    table = Table("role", "id", "state", "model", "fingerprint", "KV free / total", "sessions", "queued tokens")
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("role", "id", "state", "model", "fingerprint", "KV free, MiB", "sessions", "queued tokens"):
+        table.add_column(heading, no_wrap=heading not in ("model", "fingerprint"), overflow="fold")
     for beat in beats:
         table.add_row(
             beat.role.value,
@@ -41,7 +47,7 @@ def fleet_table(beats: Sequence[Beat]) -> Table:
             beat.state.value,
             beat.model or "-",
             beat.fingerprint or "-",
-            f"{_mib(beat.kv_free_bytes)} / {_mib(beat.kv_total_bytes)} MiB" if beat.kv_total_bytes else "-",
+            f"{_mib(beat.kv_free_bytes)} of {_mib(beat.kv_total_bytes)}" if beat.kv_total_bytes else "-",
             f"{beat.sessions} of {beat.session_limit}" if beat.session_limit else str(beat.sessions),
             str(beat.queued_tokens) if beat.queue_limit_tokens else "-",
         )

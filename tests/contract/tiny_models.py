@@ -75,7 +75,8 @@ def save_tiny(architecture: str, folder: Path, **changes: Any) -> Path:
 
 
 def load_reference(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The model as transformers runs it on its own."""
+    """The model as transformers runs it on its own, on one thread: two wait for each other on a busy machine."""
+    torch.set_num_threads(1)
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 

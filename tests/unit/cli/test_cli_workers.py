@@ -56,5 +56,5 @@ def test_a_fleet_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("services.cli_workers._listen", heard)
     assert main([]) == 0
     out = capsys.readouterr().out
-    for part in ("decode", "d-1", "ready", "32 / 64 MiB"):
+    for part in ("decode", "d-1", "ready", "32 of 64"):
         assert part in out
