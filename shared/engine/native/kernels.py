@@ -12,12 +12,19 @@ from dataclasses import dataclass
 import torch
 
 from shared.engine.attention import AttentionKind
+from shared.engine.native.calls import AttendCall, NormCall, RopeCall, SiluCall, StoreCall
 from shared.engine.native.kv_table import KvTable
+
+_BF16 = {torch.bfloat16: 1, torch.float32: 0}
+_MAX_HEAD_DIM = 512
 
 
 @dataclass(frozen=True, slots=True)
 class RopeTables:
-    """`cos` and `sin` are float32 `[positions, rotated / 2]`, scaled, contiguous; the first `rotated` of `head_dim` turn."""
+    """`cos` and `sin` are float32 `[positions, rotated / 2]`, scaled, contiguous.
+
+    The first `rotated` of a head's `head_dim` numbers turn, the first half of them against the second.
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
@@ -33,14 +40,19 @@ class HeadNorms:
 
 
 class Kernels:
-    """The loaded library."""
+    """The loaded library. All functions release the GIL, and raise ValueError for tensors they cannot take."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+        self._attend = library.baton_attend
+        self._store = library.baton_store
+        self._rope_store = library.baton_rope_store
+        self._add_rms_norm = library.baton_add_rms_norm
+        self._silu_mul = library.baton_silu_mul
 
-    def supports(self, dtype: torch.dtype, head_dim: int) -> bool:
-        """Whether attention of this shape is native. Multiples of 16 up to 256, bfloat16 and float32."""
-        raise NotImplementedError
+    @staticmethod
+    def supports(dtype: torch.dtype, head_dim: int) -> bool:
+        """Whether attention of this shape is native: heads of a multiple of 16 numbers up to 512."""
+        return dtype in _BF16 and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM
 
     def attend(self, table: KvTable, layer: int, query: torch.Tensor, out: torch.Tensor, kind: AttentionKind) -> None:
         """Attend causally to the cache, which holds the pass's own tokens already.
@@ -48,11 +60,51 @@ class Kernels:
         `query` is `[rows, heads, head_dim]`, of any strides but the last; `out` the same shape, contiguous; its
         filling rows are zeroed.
         """
-        raise NotImplementedError
+        rows, heads, head_dim = query.shape
+        _require(query.dtype == table.dtype and query.stride(2) == 1 and head_dim == table.head_dim, "query", query)
+        _require(rows == table.rows and heads % table.kv_heads == 0, "query", query)
+        _require(out.dtype == table.dtype and out.is_contiguous() and out.numel() == query.numel(), "out", out)
+        call = AttendCall(
+            table.address,
+            table.count,
+            rows,
+            _BF16[table.dtype],
+            table.kv_heads,
+            head_dim,
+            layer,
+            query.data_ptr(),
+            out.data_ptr(),
+            heads,
+            query.stride(0),
+            query.stride(1),
+            kind.window or 0,
+            kind.scale,
+            kind.softcap or 0.0,
+        )
+        if self._attend(call):
+            raise MemoryError("no memory for the scratch space of native attention")
 
     def store(self, table: KvTable, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write `key` and `value` `[rows, kv_heads, head_dim]`, of any strides but the last, to the cache."""
-        raise NotImplementedError
+        for name, one in (("key", key), ("value", value)):
+            _require(one.shape == (table.rows, table.kv_heads, table.head_dim), name, one)
+            _require(one.dtype == table.dtype and one.stride(2) == 1, name, one)
+        self._store(
+            StoreCall(
+                table.address,
+                table.count,
+                _BF16[table.dtype],
+                table.kv_heads,
+                table.head_dim,
+                layer,
+                key.data_ptr(),
+                value.data_ptr(),
+                key.stride(0),
+                key.stride(1),
+                value.stride(0),
+                value.stride(1),
+            )
+        )
 
     def rope_store(
         self, table: KvTable, layer: int, qkv: torch.Tensor, rope: RopeTables, norms: HeadNorms | None = None
@@ -62,14 +114,59 @@ class Kernels:
         `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`, contiguous: queries, keys, values. Roundings are those of
         transformers' `apply_rotary_pos_emb` in the tensor's dtype. Filling rows are left alone.
         """
-        raise NotImplementedError
+        heads = qkv.shape[1] // table.head_dim - 2 * table.kv_heads
+        _require(qkv.dtype == table.dtype and qkv.is_contiguous() and qkv.shape[0] == table.rows, "qkv", qkv)
+        _require(heads > 0 and qkv.shape[1] % table.head_dim == 0 and table.head_dim <= _MAX_HEAD_DIM, "qkv", qkv)
+        _require(rope.cos.shape[0] >= table.positions and 2 * rope.cos.shape[1] <= table.head_dim, "cos", rope.cos)
+        self._rope_store(
+            RopeCall(
+                table.address,
+                table.count,
+                _BF16[table.dtype],
+                table.kv_heads,
+                table.head_dim,
+                layer,
+                qkv.data_ptr(),
+                heads,
+                rope.cos.data_ptr(),
+                rope.sin.data_ptr(),
+                2 * rope.cos.shape[1],
+                norms.query.data_ptr() if norms else None,
+                norms.key.data_ptr() if norms else None,
+                norms.eps if norms else 0.0,
+            )
+        )
 
     def add_rms_norm(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float, out: torch.Tensor
     ) -> None:
         """`hidden += delta` in place, then `out = LlamaRMSNorm(hidden)`; `[rows, width]`, contiguous."""
-        raise NotImplementedError
+        rows, width = hidden.shape
+        for name, one in (("hidden", hidden), ("delta", hidden if delta is None else delta), ("out", out)):
+            _require(one.shape == hidden.shape and one.dtype == hidden.dtype and one.is_contiguous(), name, one)
+        _require(weight.dtype == hidden.dtype and weight.shape == (width,), "weight", weight)
+        call = NormCall(
+            _BF16[hidden.dtype],
+            rows,
+            width,
+            hidden.data_ptr(),
+            None if delta is None else delta.data_ptr(),
+            weight.data_ptr(),
+            out.data_ptr(),
+            eps,
+        )
+        if self._add_rms_norm(call):
+            raise MemoryError("no memory for one row")
 
     def silu_mul(self, gate_up: torch.Tensor, out: torch.Tensor) -> None:
         """`out = silu(gate) * up` for `gate_up` `[rows, 2 * width]`, gates first; `out` `[rows, width]`; contiguous."""
-        raise NotImplementedError
+        rows, width = out.shape
+        _require(gate_up.shape == (rows, 2 * width) and gate_up.is_contiguous(), "gate_up", gate_up)
+        _require(out.dtype == gate_up.dtype and out.is_contiguous(), "out", out)
+        self._silu_mul(SiluCall(_BF16[out.dtype], rows, width, gate_up.data_ptr(), out.data_ptr()))
+
+
+def _require(fits: bool, name: str, tensor: torch.Tensor) -> None:
+    if not fits:
+        shape, strides = list(tensor.shape), list(tensor.stride())
+        raise ValueError(f"{name} of shape {shape}, strides {strides} and {tensor.dtype} does not fit")

@@ -22,6 +22,7 @@ class KvTable:
             dtype=np.int64,
         ).reshape(-1, 5)
         kv = batch.segments[0].space.kv
+        self.positions = max(one.stop for one in batch.segments)
         self.rows = batch.input_ids.shape[1]
         self.dtype = kv.dtype
         self.kv_heads = kv.shape[2]

@@ -1,15 +1,29 @@
-"""Builds the native library when needed, and loads it. Engines call `load` once."""
+"""Loads the native library, built when it is not there yet. Engines call `load` once."""
 
 from __future__ import annotations
 
+import ctypes
+import logging
 from pathlib import Path
 
+from shared.engine.native.build import BuildFailed, built_library
+from shared.engine.native.calls import FUNCTIONS
 from shared.engine.native.kernels import Kernels
+
+_log = logging.getLogger(__name__)
 
 
 def load(cache: Path | None = None) -> Kernels | None:
     """The kernels, built into `cache` (default: `baton` in the user's cache folder) when they are not there yet.
 
-    None, with one line in the log, when this machine cannot build or load them.
+    None, with one line in the log, when this machine cannot build or load them. Blocks for seconds when it builds.
     """
-    return None
+    try:
+        library = ctypes.CDLL(str(built_library(cache or Path.home() / ".cache" / "baton")))
+        for name, call in FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = (ctypes.POINTER(call),), ctypes.c_int
+    except (BuildFailed, OSError, RuntimeError, AttributeError) as error:
+        _log.warning("no native kernels, the slower path is taken: %s", error)
+        return None
+    return Kernels(library)

@@ -1,0 +1,58 @@
+// What Python hands over. Field for field the structures of `shared/engine/native/calls.py`; strides in elements.
+#pragma once
+
+#include <cstdint>
+
+#define BATON_EXPORT __attribute__((visibility("default")))
+
+namespace baton {
+
+// Tokens [start, start + tokens) of the sequence whose region begins at `kv`; the first is row `row` of the pass.
+struct Segment {
+    void* kv;  // [layers][2][kv_heads][capacity][head_dim]
+    int64_t capacity, start, tokens, row;
+};
+
+struct AttendCall {
+    const Segment* segments;
+    int64_t segment_count, rows, bf16, kv_heads, head_dim, layer;
+    const void* query;
+    void* out;
+    int64_t heads, query_row, query_head;
+    int64_t window;        // 0: none
+    float scale, softcap;  // softcap 0: none
+};
+
+struct StoreCall {
+    const Segment* segments;
+    int64_t segment_count, bf16, kv_heads, head_dim, layer;
+    const void *key, *value;
+    int64_t key_row, key_head, value_row, value_head;
+};
+
+struct RopeCall {
+    const Segment* segments;
+    int64_t segment_count, bf16, kv_heads, head_dim, layer;
+    void* qkv;
+    int64_t heads;
+    const float *cos, *sin;
+    int64_t rotated;
+    const void *query_norm, *key_norm;  // null: none
+    float eps;
+};
+
+struct NormCall {
+    int64_t bf16, rows, width;
+    void* hidden;
+    const void *delta, *weight;  // delta null: none
+    void* out;
+    float eps;
+};
+
+struct SiluCall {
+    int64_t bf16, rows, width;
+    const void* gate_up;
+    void* out;
+};
+
+}  // namespace baton

@@ -1,0 +1,223 @@
+// The element-wise work around attention and the linears, with the roundings of transformers' own modules: every
+// intermediate that a torch operation would store is rounded to the tensor's type, and nothing is contracted.
+#include <cmath>
+#include <cstring>
+
+#include "call.h"
+#include "lanes.h"
+
+namespace baton {
+namespace {
+
+constexpr int kMaxHeadDim = 512;
+constexpr int kSumLanes = 8;  // torch sums with AVX2 also where it has AVX-512
+
+static inline float number(float x) { return x; }
+static inline float number(uint16_t x) { return from_bf16(x); }
+static inline void put(float* to, float x) { *to = x; }
+static inline void put(uint16_t* to, float x) { *to = to_bf16(x); }
+static inline float rounded_as(const float*, float x) { return x; }
+static inline float rounded_as(const uint16_t*, float x) { return from_bf16(to_bf16(x)); }
+
+// The sum of x[i]^2 in the order of torch's contiguous float32 sum (aten/src/ATen/native/cpu/SumKernel.cpp, cascade_sum),
+// so that norms have the very bits of `hidden.pow(2).mean(-1)`.
+static inline float sum_of_squares(const float* x, int64_t width) {
+    constexpr int kStreams = 4, kLevels = 4;
+    const int64_t vectors = width / kSumLanes, size = vectors / kStreams;
+    int64_t log2 = 0;
+    while ((int64_t{1} << log2) < size) log2++;
+    const int64_t power = log2 / kLevels > 4 ? log2 / kLevels : 4;
+    const int64_t step = int64_t{1} << power, mask = step - 1;
+    float sums[kLevels][kStreams][kSumLanes] = {};
+    const auto add_from = [&](int64_t i, int streams) {
+        for (int k = 0; k < streams; k++)
+            for (int lane = 0; lane < kSumLanes; lane++) {
+                const float value = x[(i + k) * kSumLanes + lane];
+                sums[0][k][lane] += value * value;
+            }
+    };
+    int64_t i = 0;
+    while (i + step <= size) {
+        for (int64_t j = 0; j < step; j++, i++) add_from(i * kStreams, kStreams);
+        for (int level = 1; level < kLevels; level++) {
+            for (int k = 0; k < kStreams; k++)
+                for (int lane = 0; lane < kSumLanes; lane++) {
+                    sums[level][k][lane] += sums[level - 1][k][lane];
+                    sums[level - 1][k][lane] = 0;
+                }
+            if (i & (mask << (level * power))) break;
+        }
+    }
+    for (; i < size; i++) add_from(i * kStreams, kStreams);
+    for (int level = 1; level < kLevels; level++)
+        for (int k = 0; k < kStreams; k++)
+            for (int lane = 0; lane < kSumLanes; lane++) sums[0][k][lane] += sums[level][k][lane];
+    for (int64_t v = size * kStreams; v < vectors; v++) add_from(v, 1);
+    for (int k = 1; k < kStreams; k++)
+        for (int lane = 0; lane < kSumLanes; lane++) sums[0][0][lane] += sums[0][k][lane];
+    float total = 0;
+    for (int64_t j = vectors * kSumLanes; j < width; j++) total += x[j] * x[j];
+    for (int lane = 0; lane < kSumLanes; lane++) total += sums[0][0][lane];
+    return total;
+}
+
+// LlamaRMSNorm of `x`, which is overwritten with the result's numbers.
+template <class Stored>
+static inline void norm_in_place(float* x, int64_t width, const Stored* weight, float eps) {
+    const float factor = 1.0f / std::sqrt(sum_of_squares(x, width) / static_cast<float>(width) + eps);
+    for (int64_t i = 0; i < width; i++) x[i] = rounded_as(weight, number(weight[i]) * rounded_as(weight, x[i] * factor));
+}
+
+template <class Stored>
+static void add_rms_norm(const NormCall& call) {
+    thread_local struct Row {
+        float* numbers = nullptr;
+        int64_t width = 0;
+        ~Row() { delete[] numbers; }
+    } row;
+    if (call.width > row.width) {
+        delete[] row.numbers;
+        row.width = 0;
+        row.numbers = new float[call.width];
+        row.width = call.width;
+    }
+    float* x = row.numbers;
+    const Stored* weight = static_cast<const Stored*>(call.weight);
+    for (int64_t r = 0; r < call.rows; r++) {
+        Stored* hidden = static_cast<Stored*>(call.hidden) + r * call.width;
+        Stored* out = static_cast<Stored*>(call.out) + r * call.width;
+        if (call.delta != nullptr) {
+            const Stored* delta = static_cast<const Stored*>(call.delta) + r * call.width;
+            for (int64_t i = 0; i < call.width; i++) put(hidden + i, number(hidden[i]) + number(delta[i]));
+        }
+        for (int64_t i = 0; i < call.width; i++) x[i] = number(hidden[i]);
+        norm_in_place(x, call.width, weight, call.eps);
+        for (int64_t i = 0; i < call.width; i++) put(out + i, x[i]);
+    }
+}
+
+// One head's row `from`, normed and rotated, to `to`.
+template <class Stored>
+static inline void rotate(const Stored* from, Stored* to, int64_t dim, int64_t rotated, const float* cos,
+                          const float* sin, const Stored* norm, float eps) {
+    const int64_t half = rotated / 2;
+    float x[kMaxHeadDim];
+    for (int64_t i = 0; i < dim; i++) x[i] = number(from[i]);
+    if (norm != nullptr) norm_in_place(x, dim, norm, eps);
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x[i], second = x[half + i];
+        put(to + i, rounded_as(to, first * cos[i]) + rounded_as(to, -second * sin[i]));
+        put(to + half + i, rounded_as(to, second * cos[i]) + rounded_as(to, first * sin[i]));
+    }
+    for (int64_t i = rotated; i < dim; i++) put(to + i, x[i]);
+}
+
+template <class Stored>
+static void rope_store(const RopeCall& call) {
+    const int64_t dim = call.head_dim, half = call.rotated / 2;
+    const Stored* query_norm = static_cast<const Stored*>(call.query_norm);
+    const Stored* key_norm = static_cast<const Stored*>(call.key_norm);
+    float cos[kMaxHeadDim / 2], sin[kMaxHeadDim / 2];
+    for (int64_t s = 0; s < call.segment_count; s++) {
+        const Segment& segment = call.segments[s];
+        const int64_t head_size = segment.capacity * dim;
+        Stored* kv = static_cast<Stored*>(segment.kv) + call.layer * 2 * call.kv_heads * head_size;
+        for (int64_t t = 0; t < segment.tokens; t++) {
+            const int64_t position = segment.start + t;
+            for (int64_t i = 0; i < half; i++) {
+                cos[i] = rounded_as(kv, call.cos[position * half + i]);
+                sin[i] = rounded_as(kv, call.sin[position * half + i]);
+            }
+            Stored* from = static_cast<Stored*>(call.qkv) + (segment.row + t) * (call.heads + 2 * call.kv_heads) * dim;
+            for (int64_t head = 0; head < call.heads; head++, from += dim)
+                rotate(from, from, dim, call.rotated, cos, sin, query_norm, call.eps);
+            Stored* to = kv + position * dim;
+            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += head_size)
+                rotate(from, to, dim, call.rotated, cos, sin, key_norm, call.eps);
+            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += head_size)
+                std::memcpy(to, from, sizeof(Stored) * dim);
+        }
+    }
+}
+
+template <class Stored>
+static void store_rows(const StoreCall& call) {
+    for (int64_t s = 0; s < call.segment_count; s++) {
+        const Segment& segment = call.segments[s];
+        const int64_t head_size = segment.capacity * call.head_dim, size = sizeof(Stored) * call.head_dim;
+        Stored* keys = static_cast<Stored*>(segment.kv) + call.layer * 2 * call.kv_heads * head_size;
+        Stored* values = keys + call.kv_heads * head_size;
+        for (int64_t head = 0; head < call.kv_heads; head++) {
+            for (int64_t t = 0; t < segment.tokens; t++) {
+                const int64_t row = segment.row + t, at = head * head_size + (segment.start + t) * call.head_dim;
+                std::memcpy(keys + at, static_cast<const Stored*>(call.key) + row * call.key_row + head * call.key_head, size);
+                std::memcpy(values + at, static_cast<const Stored*>(call.value) + row * call.value_row + head * call.value_head, size);
+            }
+        }
+    }
+}
+
+// e^x, the polynomial of expf in Moshier's Cephes library; overflows to infinity.
+static inline float exp_of(float x) {
+    x = x > 128.0f ? 128.0f : x < -104.0f ? -104.0f : x;
+    const float whole = __builtin_rintf(x * 1.44269504088896341f);
+    float r = x - whole * 0.693359375f;
+    r = r - whole * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    // In two steps: 2^128 and 2^-127 are no normal floats.
+    const int32_t n = static_cast<int32_t>(whole), half = n >> 1;
+    const int32_t a = (half + 127) << 23, b = (n - half + 127) << 23;
+    float first, second;
+    std::memcpy(&first, &a, sizeof first);
+    std::memcpy(&second, &b, sizeof second);
+    return p * first * second;
+}
+
+template <class Stored>
+static void silu_mul(const SiluCall& call) {
+    for (int64_t r = 0; r < call.rows; r++) {
+        const Stored* gate = static_cast<const Stored*>(call.gate_up) + r * 2 * call.width;
+        const Stored* up = gate + call.width;
+        Stored* out = static_cast<Stored*>(call.out) + r * call.width;
+        for (int64_t i = 0; i < call.width; i++) {
+            const float x = number(gate[i]);
+            put(out + i, rounded_as(out, x / (1.0f + exp_of(-x))) * number(up[i]));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace baton
+
+extern "C" {
+
+BATON_EXPORT int baton_store(const baton::StoreCall* call) {
+    call->bf16 ? baton::store_rows<uint16_t>(*call) : baton::store_rows<float>(*call);
+    return 0;
+}
+
+BATON_EXPORT int baton_rope_store(const baton::RopeCall* call) {
+    call->bf16 ? baton::rope_store<uint16_t>(*call) : baton::rope_store<float>(*call);
+    return 0;
+}
+
+BATON_EXPORT int baton_add_rms_norm(const baton::NormCall* call) {
+    try {
+        call->bf16 ? baton::add_rms_norm<uint16_t>(*call) : baton::add_rms_norm<float>(*call);
+        return 0;
+    } catch (...) {
+        return 1;
+    }
+}
+
+BATON_EXPORT int baton_silu_mul(const baton::SiluCall* call) {
+    call->bf16 ? baton::silu_mul<uint16_t>(*call) : baton::silu_mul<float>(*call);
+    return 0;
+}
+}
