@@ -51,7 +51,7 @@ class Placer:
         self._check_fleet(request.model, capacity_tokens)
         if not self._fleet.prefills(request.model, _prompt_tokens(request)):
             return None
-        for beat in self._fleet.decodes(request.model, capacity_tokens):
+        for beat in _avoided_last(request, self._fleet.decodes(request.model, capacity_tokens)):
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
                 continue
@@ -95,7 +95,8 @@ class Placer:
         order = _order(decode, grant, request, deadline_ms)
         placed = False
         try:
-            for beat in self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint):
+            prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint)
+            for beat in _avoided_last(request, prefills):
                 if await self._try_run(beat, order, request):
                     placed = True
                     return beat.worker
@@ -130,6 +131,10 @@ class Placer:
 
     def _give_back(self, role: Role, worker: str, request: PlaceRequest) -> None:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
+
+
+def _avoided_last(request: PlaceRequest, beats: list[Beat]) -> list[Beat]:
+    return sorted(beats, key=lambda beat: beat.worker in request.avoid)
 
 
 def _prompt_tokens(request: PlaceRequest) -> int:

@@ -10,7 +10,8 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     """Find a decode that claims the session and a prefill that runs it.
 
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
-    by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending.
+    by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
+    earlier epochs, which failed: they are asked last.
     """
 
     session: SessionId
@@ -22,6 +23,7 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     sampling: SamplingParams
     deadline_ms: Count
     emitted: Count = 0
+    avoid: tuple[Name, ...] = ()
 
 
 class Placed(Message, frozen=True, kw_only=True):

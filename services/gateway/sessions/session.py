@@ -32,6 +32,7 @@ class Session:
         self.gaps_s: list[float] = []
         self._delivery = Delivery()
         self._emitted: list[int] = []
+        self._left_workers: list[str] = []
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None
         self._arrived = asyncio.Event()
@@ -71,6 +72,8 @@ class Session:
     def begin_epoch(self, epoch: int) -> None:
         """From now on only `epoch` may speak. What has been emitted stays."""
         self._delivery.begin(epoch)
+        if self.placed is not None:
+            self._left_workers += (self.placed.prefill, self.placed.decode)
         self.placed = None
         self.handed_off = False
         self.heard.clear()
@@ -89,6 +92,7 @@ class Session:
             sampling=self.request.sampling,
             deadline_ms=max(1, int(self.left_s() * 1000)),
             emitted=len(self._emitted),
+            avoid=tuple(self._left_workers),
         )
 
     def place(self, placed: Placed) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from services.gateway.sessions.session import Session
-from shared.core import FinishReason, SamplingParams
+from shared.core import FinishReason, SampledToken, SamplingParams
+from shared.engine.contract import PrefillSlice
 from shared.errors import Draining, Unavailable, WorkerFailed
 from shared.kv.receiver import Receiver
 from shared.protocol.to_decode import Manifest
@@ -58,6 +59,18 @@ class Stream:
                 for count, event in self._enough:
                     if len(self.ids) >= count:
                         event.set()
+
+
+class Broken(GatedEngine):
+    """Fails at every call."""
+
+    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+        self.fail_next_prefill = True
+        return super().prefill(slices)
+
+    def step(self, keys: Sequence[str]) -> list[SampledToken]:
+        self.fail_next_step = True
+        return super().step(keys)
 
 
 def slow() -> Callable[[], object]:
@@ -212,12 +225,24 @@ async def test_a_failing_engine_call_moves_the_session(make_fleet: MakeFleet, cl
         await stream.is_unbroken()
 
 
-async def test_an_engine_that_always_fails_is_tried_so_often_and_no_more(make_fleet: MakeFleet):
-    class Broken(GatedEngine):
-        def step(self, keys):
-            self.fail_next_step = True
-            return super().step(keys)
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+async def test_a_worker_that_failed_a_session_does_not_get_it_again(make_fleet: MakeFleet, phase: str):
+    """One that fails at once is always the least loaded."""
+    engines = [Broken(), engine()]
+    ready = iter(engines)
+    fleet = await make_fleet(
+        make_prefill=(lambda: next(ready)) if phase == "prefill" else engine,
+        make_decode=(lambda: next(ready)) if phase == "decode" else engine,
+        prefills=2 if phase == "prefill" else 1,
+        decodes=2 if phase == "decode" else 1,
+        attempts=2,
+    )
+    for number in range(4):
+        deltas = await fleet.generate(prompt(30 + number), 5)
+        assert token_ids(deltas) == colocated(engine(), prompt(30 + number), 5)[0]
 
+
+async def test_an_engine_that_always_fails_is_tried_so_often_and_no_more(make_fleet: MakeFleet):
     broken = Broken()
     fleet = await make_fleet(make_decode=lambda: broken, attempts=3)
     with pytest.raises(WorkerFailed):

@@ -96,6 +96,7 @@ async def test_a_new_epoch_asks_for_what_is_left():
     asked = session.place_request("gateway", "model")
     assert (asked.epoch, asked.emitted, asked.max_tokens) == (1, 2, 16)
     assert unpack_ids(asked.prompt_ids) == [1, 2, 3, 10, 11]
+    assert asked.avoid == ("p0", "d0")
     assert session.placed is None
     session.on_frame(frame(2, [12], 1))
     assert ids_of((await session.next_tokens())[0]) == [10, 11, 12]
