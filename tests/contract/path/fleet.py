@@ -66,15 +66,16 @@ class Fleet:
         self.workers: dict[str, WorkerService] = {}
         self.schedulers: dict[str, SchedulerService] = {}
         self.failures: list[BaseException] = []
+        self._gateway_silent = False
         self.tokenizer = tokenizer
         self._tasks: dict[str, Tasks] = {}
         self._at_rest: dict[str, tuple[int, int]] = {}
         self._fleet = GatewayFleet(model)
 
     async def start(self) -> None:
+        await self._start_gateway()
         for number in range(self.shape.schedulers):
             await self.start_scheduler(f"s{number}")
-        await self._start_gateway()
         for number in range(self.shape.prefills):
             await self.start_prefill(f"p{number}")
         for number in range(self.shape.decodes):
@@ -146,8 +147,8 @@ class Fleet:
         """Wait until gateway and schedulers have heard of all workers; what is held then is held at rest."""
         running = [*self.workers, *self.schedulers]
         await eventually(lambda: not self._fleet.status().reasons and len(self.alive()) >= len(running))
-        for worker in self.workers:
-            self._at_rest.setdefault(worker, self._held(worker))
+        for name in self._tasks:
+            self._at_rest.setdefault(name, self._held(name))
 
     def alive(self) -> list[Beat]:
         """The last beats of workers and schedulers, as the gateway heard them."""
@@ -170,7 +171,7 @@ class Fleet:
         found += [
             f"tasks or subscriptions of {name}: {self._held(name)}, at rest {at_rest}"
             for name, at_rest in self._at_rest.items()
-            if name in self.workers and self._held(name) != at_rest
+            if name in self._running and self._held(name) != at_rest
         ]
         found += [f"requests in {name}" for name, service in self.schedulers.items() if service._room.inside]
         found += ["sessions of the gateway"] * bool(len(self.sessions))
@@ -220,13 +221,20 @@ class Fleet:
 
     async def silence_gateway(self) -> None:
         """The gateway stops all it does, as if its process were gone."""
+        self._gateway_silent = True
         await self._tasks[GATEWAY].close()
 
-    def _held(self, worker: str) -> tuple[int, int]:
-        """Tasks and subscriptions of `worker`."""
-        links = self.workers[worker]._links
+    @property
+    def _running(self) -> set[str]:
+        return {*self.workers, *self.schedulers, *([] if self._gateway_silent else [GATEWAY])}
+
+    def _held(self, name: str) -> tuple[int, int]:
+        """Tasks of `name`, and, where it is a worker, subscriptions."""
+        if name not in self.workers:
+            return len(self._tasks[name]), 0
+        links = self.workers[name]._links
         assert links is not None
-        return len(self._tasks[worker]), len(links.control._client._subs) + len(links.kv._client._subs)
+        return len(self._tasks[name]), len(links.control._client._subs) + len(links.kv._client._subs)
 
     def _owner(self, name: str) -> Tasks:
         self._tasks[name] = Tasks(name, self.failures.append)
