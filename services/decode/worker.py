@@ -14,7 +14,7 @@ from services.decode.desk import ClaimDesk
 from services.decode.session import DecodeSession, SessionState
 from services.decode.settings import DecodeSettings
 from services.decode.stepper import Stepper, error_frame
-from shared.bus.connection import Listening
+from shared.bus.data_plane.connection import Listening
 from shared.core import Role
 from shared.errors import BatonError, DeadlineExceeded, Draining, HandoffFailed, Overloaded, ProtocolError
 from shared.protocol import subjects
@@ -102,7 +102,7 @@ class DecodeWorker:
         if listening is not None:
             self._tasks.start(listening.close(), name="unsubscribe")
 
-    def _on_kv(self, session: DecodeSession, subject: str, data: bytes) -> None:
+    def _on_kv(self, session: DecodeSession, subject: str, data: memoryview) -> None:
         if session.state is SessionState.ENDED:
             return
         try:
@@ -116,7 +116,7 @@ class DecodeWorker:
     def _feed_back(self, session: DecodeSession, feedback: Feedback) -> None:
         self._links.kv_out.post(subjects.kv_feedback(session.claim.session, session.claim.epoch), feedback)
 
-    def _take_in(self, session: DecodeSession, kind: str, data: bytes) -> Feedback | None:
+    def _take_in(self, session: DecodeSession, kind: str, data: memoryview) -> Feedback | None:
         match kind:
             case "chunk":
                 return session.receiver.on_chunk(data)

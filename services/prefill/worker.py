@@ -15,7 +15,7 @@ from services.prefill.handoff import HandoffBus
 from services.prefill.queue import RunQueue
 from services.prefill.run import PrefillRun, RunState
 from services.prefill.settings import PrefillSettings
-from shared.bus.connection import Listening
+from shared.bus.data_plane.connection import Listening
 from shared.core import Role, SampledToken
 from shared.engine.contract import PrefillSlice
 from shared.errors import (
@@ -277,10 +277,10 @@ class PrefillWorker:
             self._idle.set()
 
 
-def held_listener(sender: Sender) -> Callable[[str, bytes], None]:
+def held_listener(sender: Sender) -> Callable[[str, memoryview], None]:
     """A listener that feeds decode's feedback to `sender`."""
 
-    def heard(_subject: str, data: bytes) -> None:
+    def heard(_subject: str, data: memoryview) -> None:
         try:
             sender.on_feedback(decode(Feedback, data))  # type: ignore[arg-type]
         except ProtocolError as error:

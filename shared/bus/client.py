@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 
 from shared.bus.settings import BusSettings
+from shared.bus.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,7 @@ def _credentials(settings: BusSettings) -> dict[str, Any]:
         options["nkeys_seed"] = settings.nkey_seed_file
     if settings.token:
         options["token"] = settings.token
-    if settings.tls_ca_file:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
-        if settings.tls_cert_file:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file or None)
+    context = tls_context(settings)
+    if context is not None:
         options["tls"] = context
     return options

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
-from shared.bus.connection import Bus
 from shared.errors import BatonError
 from shared.protocol.wire import Message, encode
 
 logger = logging.getLogger(__name__)
 
 
+class Publisher(Protocol):
+    """`Bus` or `DataPlane`."""
+
+    async def publish(self, subject: str, data: bytes) -> None: ...
+
+
 class Outbox:
     """`post` never waits; `run` is the body of the one task that publishes."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Publisher) -> None:
         self._bus = bus
         self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 

@@ -72,7 +72,7 @@ class Receiver:
         self.duplicates = 0
         self.rejected = 0
 
-    def on_chunk(self, data: bytes) -> Feedback | None:
+    def on_chunk(self, data: bytes | memoryview) -> Feedback | None:
         """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit.
 
         One of another transfer gives back none: it spent none of this one's.

@@ -62,7 +62,7 @@ def encode_header(header: KvChunkHeader, payload: memoryview | bytes) -> bytes:
     return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
 
 
-def decode_chunk(data: bytes) -> tuple[KvChunkHeader, memoryview]:
+def decode_chunk(data: bytes | memoryview) -> tuple[KvChunkHeader, memoryview]:
     """Header and payload of a chunk whose lengths and checksums hold.
 
     Raises ProtocolError for anything else: too short, other magic or version, unknown dtype or layout, a corrupt
@@ -77,7 +77,7 @@ def decode_chunk(data: bytes) -> tuple[KvChunkHeader, memoryview]:
     return header, payload
 
 
-def _decode_header(data: bytes) -> tuple[KvChunkHeader, int, int]:
+def _decode_header(data: bytes | memoryview) -> tuple[KvChunkHeader, int, int]:
     if len(data) < HEADER_BYTES:
         raise ProtocolError(f"KV chunk of {len(data)} bytes is shorter than its header")
     body = memoryview(data)[: _BODY.size]

@@ -49,7 +49,7 @@ def encode(message: Message) -> bytes:
     return _ENCODER.encode(message)
 
 
-def decode(kind: type[M], data: bytes) -> M:
+def decode(kind: type[M], data: bytes | memoryview) -> M:
     """The message in `data`; `kind` may be a tagged union of messages.
 
     Raises ProtocolError when the bytes are not MessagePack, not this version or not of this shape.

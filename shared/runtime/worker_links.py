@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from shared.bus.connection import Bus
+from shared.bus.data_plane.connection import DataPlane
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
@@ -36,7 +37,7 @@ class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerLinks:
     """The connections of one worker. Build with `open`, end with `close`; tasks belong to the `tasks` passed in."""
 
-    def __init__(self, identity: WorkerIdentity, control: Bus, kv: Bus, tasks: Tasks) -> None:
+    def __init__(self, identity: WorkerIdentity, control: Bus, kv: DataPlane, tasks: Tasks) -> None:
         self.identity = identity
         self.control = control
         self.kv = kv
@@ -53,7 +54,7 @@ class WorkerLinks:
         async with AsyncExitStack() as opened:
             control = await Bus.connect(settings, name=name, spawn=tasks.start)
             opened.push_async_callback(control.close)
-            kv = await Bus.connect(settings, name=f"{name} kv", spawn=tasks.start)
+            kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
             opened.push_async_callback(kv.close)
             links = cls(identity, control, kv, tasks)
             await control.listen(subjects.BEATS, links._hear)

@@ -194,7 +194,7 @@ class Fleet:
         self.engines.pop(worker)
         assert service._links is not None
         await service._links.control._client._close(0, do_cbs=False)
-        await service._links.kv._client._close(0, do_cbs=False)
+        service._links.kv._link.stop()
         self.lost.append(service)
 
     async def stop_scheduler(self, name: str) -> None:
@@ -234,7 +234,7 @@ class Fleet:
             return len(self._tasks[name]), 0
         links = self.workers[name]._links
         assert links is not None
-        return len(self._tasks[name]), len(links.control._client._subs) + len(links.kv._client._subs)
+        return len(self._tasks[name]), len(links.control._client._subs) + links.kv.subscriptions
 
     def _owner(self, name: str) -> Tasks:
         self._tasks[name] = Tasks(name, self.failures.append)

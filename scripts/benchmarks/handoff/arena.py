@@ -1,0 +1,42 @@
+"""The KV memory of a worker without its model: exports and imports as the torch engine does."""
+
+from __future__ import annotations
+
+import torch
+import xxhash
+
+from benchmarks.handoff.plan import PROMPT_TOKENS, SPEC
+from shared.core import KvRegion
+from shared.engine import kv_bytes
+from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory
+
+
+class Arena:
+    """One region per lane, named by `key(lane)`. A `KvSource` and a `KvSink`."""
+
+    def __init__(self, lanes: int) -> None:
+        region_tokens = -(-PROMPT_TOKENS // BLOCK_TOKENS) * BLOCK_TOKENS
+        self._memory = KvMemory(SPEC.layout, lanes * region_tokens * SPEC.layout.token_bytes, torch.device("cpu"))
+        self._spaces = {key(lane): self._memory.reserve(PROMPT_TOKENS) for lane in range(lanes)}
+
+    def fill(self) -> None:
+        """Random bytes everywhere."""
+        self._memory.rows.view(torch.int16).random_(-(1 << 15), 1 << 15)
+
+    def clear(self) -> None:
+        self._memory.rows.zero_()
+
+    def export_kv(self, key: str, region: KvRegion) -> memoryview:
+        return kv_bytes.read(self._spaces[key], region)
+
+    def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
+        kv_bytes.write(self._spaces[key], region, payload)
+
+    def digests(self) -> tuple[int, ...]:
+        """One for each lane's cache."""
+        whole = KvRegion(0, SPEC.layout.layers, 0, PROMPT_TOKENS)
+        return tuple(xxhash.xxh3_64_intdigest(kv_bytes.read(space, whole)) for space in self._spaces.values())
+
+
+def key(lane: int) -> str:
+    return f"lane {lane}"

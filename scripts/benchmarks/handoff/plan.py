@@ -1,0 +1,72 @@
+"""What is measured, and what a measurement says. Sent between the processes."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from shared.core import KvLayout, ModelSpec
+
+SPEC = ModelSpec(
+    name="smollm2-135m",
+    fingerprint="0123456789abcdef",
+    vocab_size=49152,
+    context_tokens=8192,
+    eos_token_ids=(2,),
+    layout=KvLayout(layers=30, kv_heads=3, head_dim=64, dtype="bfloat16"),
+)
+PROMPT_TOKENS = 1500
+SLICE_TOKENS = 256
+SESSION = "00112233445566778899aabbccddeeff"
+
+
+class Way(enum.StrEnum):
+    """How the bytes go."""
+
+    RAW = "raw"
+    NATS_PY = "nats-py"
+    BATON = "baton"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement: `lanes` transfers at once, `rounds` one after the other in each. Of `way` raw, their bytes.
+
+    With `slice_pause_s`, each slice of the prompt is computed that long before it may go.
+    """
+
+    way: Way
+    url: str
+    chunk_bytes: int
+    window_bytes: int
+    lanes: int = 1
+    rounds: int = 1
+    slice_pause_s: float = 0.0
+    busy_receiver: bool = False
+
+    @property
+    def transfers(self) -> int:
+        return self.lanes * self.rounds
+
+    @property
+    def transfer_bytes(self) -> int:
+        return PROMPT_TOKENS * SPEC.layout.token_bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        return self.transfers * self.transfer_bytes
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side saw, on the clock both sides share.
+
+    `computed_s`: when the last slice of each transfer was computed; `ready_s`: when each could be decoded. `digests`
+    are of each lane's cache.
+    """
+
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    cpu_s: float = 0.0
+    computed_s: tuple[float, ...] = ()
+    ready_s: tuple[float, ...] = ()
+    digests: tuple[int, ...] = ()
