@@ -34,6 +34,7 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
         kv_bytes=kv_bytes,
         device=settings.device,
         threads=settings.threads,
+        cache=models_folder(settings),
     )
     engine.warm_up()
     return engine

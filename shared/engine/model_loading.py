@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from shared.core import KvLayout
+from shared.engine.attention import AttentionContext
 from shared.engine.checkpoint import Checkpoint
 from shared.engine.kv_memory import KvMemory
 from shared.engine.native import Kernels
+from shared.engine.packed import PackedBatch
 from shared.engine.runner import Runner
 from shared.errors import UnsupportedModel
 
@@ -76,8 +79,15 @@ class _GeneralModel:
         self.context_tokens = support.context_tokens(config)
         self.layout = general_runner.probe(self._model).layout(config, str(dtype).removeprefix("torch."))
 
-    def runner(self, memory: KvMemory, kernels: Kernels | None) -> Runner:  # noqa: ARG002 - for fused ones
-        from shared.engine.cpu_attention import CpuAttention  # noqa: PLC0415
+    def runner(self, memory: KvMemory, kernels: Kernels | None) -> Runner:
         from shared.engine.general_runner import GeneralRunner  # noqa: PLC0415
 
-        return GeneralRunner(self._model, partial(CpuAttention, memory))
+        return GeneralRunner(self._model, self._attention(memory, kernels))
+
+    def _attention(self, memory: KvMemory, kernels: Kernels | None) -> Callable[[PackedBatch], AttentionContext]:
+        from shared.engine.cpu_attention import CpuAttention  # noqa: PLC0415
+        from shared.engine.native_attention import NativeAttention  # noqa: PLC0415
+
+        if kernels is not None and kernels.supports(self._model.dtype, self.layout.head_dim):
+            return partial(NativeAttention, kernels)
+        return partial(CpuAttention, memory)

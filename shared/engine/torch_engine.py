@@ -77,10 +77,12 @@ class TorchEngine:
         threads: int = 1,
         runner: RunnerKind = RunnerKind.AUTO,
         native_kernels: bool = True,
+        cache: Path | None = None,
     ) -> Self:
         """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
 
-        `native_kernels` are used where the machine can build them, and change no token.
+        `native_kernels` are used where the machine can build them, once, into `cache` (default: `baton` in the user's
+        cache folder); without them the same model runs in torch calls alone, slower.
 
         Raises ConfigError for a folder, dtype or device that cannot be, UnsupportedModel for a model that is not
         honoured exactly.
@@ -102,7 +104,7 @@ class TorchEngine:
             layout=model.layout,
         )
         memory = KvMemory(spec.layout, kv_bytes, place)
-        return cls(spec, model.runner(memory, native.load() if native_kernels else None), memory, place)
+        return cls(spec, model.runner(memory, native.load(cache) if native_kernels else None), memory, place)
 
     @property
     def spec(self) -> ModelSpec:

@@ -56,13 +56,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def load(folder: Path, runner: RunnerKind, dtype: str = "float32") -> TorchEngine:
-    return TorchEngine.load(folder, name="tiny", dtype=dtype, kv_bytes=16 << 20, runner=runner)
+PATHS = {
+    "fused-native": {"runner": RunnerKind.FUSED},
+    "fused-torch": {"runner": RunnerKind.FUSED, "native_kernels": False},
+    "general-native": {"runner": RunnerKind.GENERAL},
+    "general-torch": {"runner": RunnerKind.GENERAL, "native_kernels": False},
+}
 
 
-def generate(engine: TorchEngine, prompt: Sequence[int], cuts: Sequence[int] | None = None) -> list[int]:
+def load(folder: Path, path: str, dtype: str = "float32") -> TorchEngine:
+    return TorchEngine.load(folder, name="tiny", dtype=dtype, kv_bytes=16 << 20, **PATHS[path])  # type: ignore[arg-type]
+
+
+def generate(engine: TorchEngine, prompt: Sequence[int]) -> list[int]:
     open_prompt(engine, "s", prompt, TOKENS)
-    tokens = [prefill_in(engine, "s", cuts or [0, len(prompt)])]
+    tokens = [prefill_in(engine, "s", [0, len(prompt)])]
     tokens += [engine.step(["s"])[0].token_id for _ in range(TOKENS - 1)]
     engine.close("s")
     return tokens
@@ -74,6 +82,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = save_tiny(architecture, tmp_path_factory.mktemp("model"), **changes)
     _randomize_vectors(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> list[list[int]]:
+    reference = load_reference(folder)
+    return [reference_tokens(reference, prompt, TOKENS) for prompt in PROMPTS]
 
 
 def _randomize_vectors(folder: Path) -> None:
@@ -88,16 +102,15 @@ def _randomize_vectors(folder: Path) -> None:
     save_file(tensors | vectors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_float32_equals_generate_and_the_general_path(folder: Path) -> None:
-    fused, general, reference = load(folder, RunnerKind.FUSED), load(folder, RunnerKind.GENERAL), load_reference(folder)
-    for prompt in PROMPTS:
-        expected = reference_tokens(reference, prompt, TOKENS)
-        assert generate(fused, prompt) == expected
-        assert generate(general, prompt) == expected
+@pytest.mark.parametrize("path", PATHS)
+def test_float32_equals_generate(folder: Path, expected: list[list[int]], path: str) -> None:
+    engine = load(folder, path)
+    assert [generate(engine, prompt) for prompt in PROMPTS] == expected
 
 
-def test_bf16_equals_generate_or_ties(folder: Path) -> None:
-    engine, reference = load(folder, RunnerKind.FUSED, "bfloat16"), load_reference(folder, torch.bfloat16)
+@pytest.mark.parametrize("path", ["fused-native", "fused-torch"])
+def test_bf16_equals_generate_or_ties(folder: Path, path: str) -> None:
+    engine, reference = load(folder, path, "bfloat16"), load_reference(folder, torch.bfloat16)
     exact = load_reference(folder, torch.bfloat16).float()
     for prompt in PROMPTS:
         assert_same_or_tied(
@@ -105,5 +118,6 @@ def test_bf16_equals_generate_or_ties(folder: Path) -> None:
         )
 
 
-def test_what_an_engine_serves_does_not_depend_on_the_runner(folder: Path) -> None:
-    assert load(folder, RunnerKind.FUSED).spec == load(folder, RunnerKind.GENERAL).spec
+def test_what_an_engine_serves_does_not_depend_on_the_path(folder: Path) -> None:
+    specs = [load(folder, path).spec for path in PATHS]
+    assert specs == specs[:1] * len(specs)

@@ -48,8 +48,9 @@ class Measured:
 def main() -> None:
     arguments = _arguments()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core})
-    folder = resolve(DEFAULT_MODEL, cache_folder(process_environment().get("BATON_CACHE_DIR", ""))).path
-    engine, load_s = _load(folder, arguments)
+    cache = cache_folder(process_environment().get("BATON_CACHE_DIR", ""))
+    folder = resolve(DEFAULT_MODEL, cache).path
+    engine, load_s = _load(folder, cache, arguments)
     floor = Floor(folder)
     clock = time.thread_time if arguments.cpu_time else time.perf_counter
     print(f"{engine.spec.name} in bf16, one thread; loaded and warm in {load_s:.1f} s")
@@ -85,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(folder: Path, arguments: argparse.Namespace) -> tuple[TorchEngine, float]:
+def _load(folder: Path, cache: Path, arguments: argparse.Namespace) -> tuple[TorchEngine, float]:
     start = time.perf_counter()
     engine = TorchEngine.load(
         folder,
@@ -94,6 +95,7 @@ def _load(folder: Path, arguments: argparse.Namespace) -> tuple[TorchEngine, flo
         kv_bytes=KV_BYTES,
         runner=arguments.runner,
         native_kernels=not arguments.no_native,
+        cache=cache,
     )
     engine.warm_up()
     return engine, time.perf_counter() - start
