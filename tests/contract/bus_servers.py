@@ -9,10 +9,14 @@ from services.local import nats_server
 
 
 class RestartableServer:
-    """`start` may follow `stop`. The port is chosen at the first start and kept."""
+    """`start` may follow `stop`. The port is chosen at the first start and kept.
 
-    def __init__(self, folder: Path) -> None:
+    `more` is added to its configuration.
+    """
+
+    def __init__(self, folder: Path, more: str = "") -> None:
         self._folder = folder
+        self._more = more
         self._port = -1
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -23,6 +27,8 @@ class RestartableServer:
 
     async def start(self) -> None:
         command = nats_server.command(self._folder, self._port)
+        with (self._folder / "nats-server.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(self._more)
         self._process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         assert self._process.stderr is not None
         start_up = nats_server.StartUp()

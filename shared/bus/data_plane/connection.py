@@ -114,8 +114,11 @@ class DataPlane:
     async def listen(self, subject: str, listener: Listener) -> Listening:
         """Call `listener(subject, data)` for each message, in order, as it arrives.
 
-        `data` is valid until the listener returns. The listener must not block and must not raise.
+        `data` is valid until the listener returns. The listener must not block and must not raise. Raises Unavailable
+        once closed.
         """
+        if self._link.stopping:
+            raise Unavailable("NATS: the connection is closed")
         sid = next(self._sids)
         line = operations.subscribe(subject, sid)
         self._listeners[sid] = (subject, listener)

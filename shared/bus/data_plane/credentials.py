@@ -42,7 +42,7 @@ def identify(settings: BusSettings, info: ServerInfo, address: Address) -> dict[
 def _signed(seed: bytes, info: ServerInfo, *, with_key: bool = False) -> dict[str, str]:
     try:
         pair = nkeys.from_seed(bytearray(seed))
-    except nkeys.NkeysError as error:
+    except (nkeys.NkeysError, ValueError, TypeError) as error:
         raise ConfigError(f"the NATS seed cannot be used: {type(error).__name__}") from error
     try:
         signature = {"sig": base64.b64encode(pair.sign(info.nonce.encode())).decode()}

@@ -40,6 +40,7 @@ class Link:
         """Raises ConfigError for a url that is none."""
         self.stream: Stream | None = None
         self.max_payload = 0
+        self.stopping = False
         self.on_message = on_message
         self._settings = settings
         self._name = name
@@ -48,24 +49,20 @@ class Link:
         self._servers = Servers(settings.servers)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Task body: one stream after the other until `stop`."""
         self._task = asyncio.current_task()
         try:
-            while not self._stopping:
+            while not self.stopping:
                 stream = await self._reach()
                 self._take(stream)
                 self._on_loss(await asyncio.shield(stream.lost))
                 await self._pause()
         finally:
-            self._stopping = True
-            if self.stream is not None:
-                self.stream.fail("closed")
-            self._ended.set()
-            self._changed.set()
+            self.stopping = True
+            await self._disconnect()
 
     async def writable(self) -> Stream:
         """A stream whose socket takes more. Waits for a new one while there is none.
@@ -83,7 +80,7 @@ class Link:
         try:
             async with asyncio.timeout(timeout_s):
                 while self.stream is None:
-                    if self._stopping:
+                    if self.stopping:
                         raise Unavailable("NATS: the connection is closed")
                     self._changed.clear()
                     await self._changed.wait()
@@ -93,7 +90,7 @@ class Link:
 
     def stop(self) -> None:
         """Disconnect, and let `run` end. Idempotent."""
-        self._stopping = True
+        self.stopping = True
         if self._task is not None:
             self._task.cancel()
 
@@ -119,13 +116,22 @@ class Link:
         self._on_stream(stream)
         self._changed.set()
 
+    async def _disconnect(self) -> None:
+        try:
+            if (stream := self.stream) is not None:
+                stream.fail("closed")
+                await asyncio.shield(stream.lost)
+        finally:
+            self._ended.set()
+            self._changed.set()
+
     async def _reach(self) -> Stream:
         """A stream to any server, however long that takes."""
         while True:
             address = self._servers.choose()
             try:
                 return await dial(self._settings, self._name, address, self)
-            except (BatonError, OSError, TimeoutError) as error:
+            except (BatonError, OSError, TimeoutError, UnicodeError) as error:
                 logger.warning("NATS (%s): %s: %s", self._name, address, str(error) or type(error).__name__)
             await self._pause()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
+
+from shared.errors import ProtocolError
 
 CRLF = b"\r\n"
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
-_FORBIDDEN = frozenset(" \t\r\n")
+_SUBJECT = re.compile(r"[!-~]+")
 
 
 def connect(options: Mapping[str, object]) -> bytes:
@@ -18,7 +21,7 @@ def connect(options: Mapping[str, object]) -> bytes:
 
 
 def subscribe(subject: str, sid: int) -> bytes:
-    """Raises ValueError for a subject that would end the line early or add a field to it."""
+    """Raises ProtocolError for a subject that is none."""
     return b"SUB %b %d\r\n" % (_word(subject), sid)
 
 
@@ -27,11 +30,12 @@ def unsubscribe(sid: int) -> bytes:
 
 
 def publish_line(subject: str, size_bytes: int) -> bytes:
-    """What goes before `size_bytes` of payload and a CRLF. Raises ValueError as `subscribe` does."""
+    """What goes before `size_bytes` of payload and a CRLF. Raises ProtocolError for a subject that is none."""
     return b"PUB %b %d\r\n" % (_word(subject), size_bytes)
 
 
 def _word(subject: str) -> bytes:
-    if not subject or not _FORBIDDEN.isdisjoint(subject):
-        raise ValueError(f"not a NATS subject: {subject!r}")
+    """`subject`, if it can neither end its line early nor add a field to it."""
+    if not _SUBJECT.fullmatch(subject):
+        raise ProtocolError(f"not a NATS subject: {subject!r}")
     return subject.encode()

@@ -77,7 +77,7 @@ class Stream(asyncio.BufferedProtocol):
 
         Wait for `writable` before large parts. Does nothing once the connection is lost.
         """
-        if self._transport is not None and not self.lost.done():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(parts)
 
     async def writable(self) -> None:

@@ -17,6 +17,7 @@ class ScriptedServer:
         self.commands: list[bytes] = []
         self.hears = asyncio.Event()
         self.hears.set()
+        self._heard = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
@@ -37,6 +38,17 @@ class ScriptedServer:
             writer.close()
         await self._server.wait_closed()
 
+    async def has_heard(self, operation: bytes, count: int) -> None:
+        """Wait until so many commands of this kind were read."""
+        while sum(command.startswith(operation) for command in self.commands) < count:
+            self._heard.clear()
+            await self._heard.wait()
+
+    async def say(self, data: bytes) -> None:
+        for writer in self._writers:
+            writer.write(data)
+            await writer.drain()
+
     async def end(self, error: bytes) -> None:
         for writer in self._writers:
             writer.write(b"-ERR '%b'\r\n" % error)
@@ -48,6 +60,7 @@ class ScriptedServer:
         writer.write(INFO)
         while line := await reader.readline():
             self.commands.append(line.strip())
+            self._heard.set()
             if line.startswith(b"PUB"):
                 await reader.readexactly(int(line.split()[-1]) + 2)
             elif line.startswith(b"PING"):
