@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +33,22 @@ PROMPTS = random_prompts([1, 2, 15, 17, 40, 64, 90, 130])
 class Case:
     """One architecture: its folder, an engine, and the expected continuation of every prompt."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
+    def __init__(self, architecture: str, folder: Path, *, native_kernels: bool) -> None:
         self.folder = save_tiny(architecture, folder)
-        self.engine = load_engine(self.folder)
+        self.settings = {"native_kernels": native_kernels}
+        self.engine = load_engine(self.folder, **self.settings)
         reference = load_reference(self.folder)
         self.expected = [reference_tokens(reference, prompt, TOKENS) for prompt in PROMPTS]
 
 
-@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(sorted(ARCHITECTURES), (True, False)),
+    ids=lambda param: f"{param[0]}-{'native' if param[1] else 'torch'}",
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(request.param, tmp_path_factory.mktemp(request.param))
+    architecture, native_kernels = request.param
+    return Case(architecture, tmp_path_factory.mktemp(architecture), native_kernels=native_kernels)
 
 
 def decode(engine: TorchEngine, keys: Sequence[str], steps: int) -> dict[str, list[int]]:
@@ -82,7 +89,7 @@ def test_prompt_cut_anywhere(case: Case) -> None:
 
 
 def test_handed_over_to_another_engine(case: Case) -> None:
-    other = load_engine(case.folder)
+    other = load_engine(case.folder, **case.settings)
     layers = case.engine.spec.layout.layers
     for prompt, expected in zip(PROMPTS, case.expected, strict=True):
         open_prompt(case.engine, "s", prompt, 1)
@@ -108,7 +115,10 @@ def test_resumed_elsewhere_after_some_tokens(case: Case) -> None:
 
 
 def test_bf16_equals_generate_or_ties(case: Case) -> None:
-    engine, reference = load_engine(case.folder, "bfloat16"), load_reference(case.folder, torch.bfloat16)
+    engine, reference = (
+        load_engine(case.folder, "bfloat16", **case.settings),
+        load_reference(case.folder, torch.bfloat16),
+    )
     exact = load_reference(case.folder, torch.bfloat16).float()
     for prompt in PROMPTS:
         open_prompt(engine, "s", prompt, TOKENS)

@@ -5,6 +5,7 @@ Logits are compared through the log-probabilities of the 20 most likely tokens, 
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -27,13 +28,15 @@ SHAPES = {
 
 
 @pytest.fixture(
-    scope="module", params=[(shape, dtype) for shape in SHAPES for dtype in ("float32", "bfloat16")], ids=str
+    scope="module",
+    params=itertools.product(SHAPES, ("float32", "bfloat16"), (True, False)),
+    ids=lambda param: "-".join((*param[:2], "native" if param[2] else "torch")),
 )
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
-    shape, dtype = request.param
+    shape, dtype, native_kernels = request.param
     sizes = {"max_position_embeddings": 1024, **SHAPES[shape]}
     folder = save_tiny(shape.split("-")[0], tmp_path_factory.mktemp("model"), **sizes)
-    return load_engine(folder, dtype)
+    return load_engine(folder, dtype, native_kernels=native_kernels)
 
 
 def alone(engine: TorchEngine, prompt: list[int]) -> tuple[list[SampledToken], bytes]:

@@ -100,8 +100,8 @@ def random_prompts(lengths: Sequence[int], seed: int = 3) -> list[list[int]]:
     return [[rng.randrange(3, VOCAB) for _ in range(length)] for length in lengths]
 
 
-def load_engine(folder: Path, dtype: str = "float32") -> TorchEngine:
-    return TorchEngine.load(folder, name="tiny", dtype=dtype, kv_bytes=16 << 20)
+def load_engine(folder: Path, dtype: str = "float32", **settings: Any) -> TorchEngine:
+    return TorchEngine.load(folder, name="tiny", dtype=dtype, kv_bytes=16 << 20, **settings)
 
 
 def open_prompt(engine: TorchEngine, key: str, prompt: Sequence[int], tokens: int, **changes: Any) -> None:
