@@ -6,6 +6,7 @@ Knows nothing of models. `pull.py` calls it.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -67,11 +68,15 @@ def _run(command: list[str], folder: Path, output: int, progress: PullProgress) 
 
 
 def _largest_file_bytes(folder: Path) -> int:
-    """Size of the file being downloaded: pip copies it at the end, so that a sum would count it twice."""
+    """Size of the file being downloaded: pip copies it at the end, so that a sum would count it twice.
+
+    pip removes files and folders as it goes: what vanishes under the walk counts nothing.
+    """
     sizes = [0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # pip removes its temporary files as it goes
-            sizes.append(path.stat().st_size)
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(Path(parent, name).stat().st_size)
     return max(sizes)
 
 
