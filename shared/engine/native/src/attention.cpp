@@ -46,7 +46,6 @@ class Scratch {
 struct Row {
     const uint32_t* query;
     int64_t position;
-    float best;  // the largest score so far, in units of log2
 };
 
 template <class Type>
@@ -55,6 +54,7 @@ struct Tile {
     int dim;
     int count;
     Row* rows;
+    float* best;       // [rows]: the largest score so far, in units of log2
     Lanes* totals;     // [rows]: sums of weights, by lane
     float* sums;       // [rows][dim]: weighted sums of values
     uint32_t* keys;    // the block's keys, laid out
@@ -75,88 +75,112 @@ static inline Lanes masked(Lanes score, int64_t key, int64_t position, const Kin
     return hidden ? splat(-INFINITY) : score;
 }
 
-static inline void store_weights(float* to, const Lanes (&weights)[kKeyVectors]) {
-    for (int v = 0; v < kKeyVectors; v++) store(to + v * kLanes, weights[v]);
-}
-
-static inline void store_weights(uint16_t* to, const Lanes (&weights)[kKeyVectors]) {
-    for (int v = 0; v < kKeyVectors; v += 2) store_bf16(to + v * kLanes, weights[v], weights[v + 1]);
-}
-
-// The sum is taken over the weights as stored: what rounding does to a weight, it does to both sides of the fraction.
-static inline Lanes add_weights(Lanes total, const float* weights) {
-    for (int v = 0; v < kKeyVectors; v++) total = total + load(weights + v * kLanes);
-    return total;
-}
-
-static inline Lanes add_weights(Lanes total, const uint16_t* weights) {
-    const Ints ones = splat_bits(0x3f803f80u);
-    for (int v = 0; v < kKeyVectors; v += 2) total = dot_pairs(total, load(units(weights + v * kLanes)), ones);
-    return total;
-}
-
-template <class Type>
-static inline void weigh(Tile<Type>& tile, int index, Lanes (&scores)[kKeyVectors], typename Type::Stored* weights) {
-    Row& row = tile.rows[index];
-    const float best = std::max(row.best, max_of(max(max(scores[0], scores[1]), max(scores[2], scores[3]))));
-    if (best > row.best) {
-        const Lanes fade = exp2_of_negative(splat(row.best - best));
-        row.best = best;
-        tile.totals[index] = tile.totals[index] * fade;
-        float* sums = tile.sums + static_cast<int64_t>(index) * tile.dim;
-        for (int d = 0; d < tile.dim; d += kLanes) store(sums + d, load(sums + d) * fade);
+// Stores a row's weights, and adds them to `total` as they were stored: what rounding does to a weight, it does to both
+// sides of the fraction.
+static inline Lanes store_weights(float* to, const Lanes (&weights)[kKeyVectors], Lanes total) {
+    for (int v = 0; v < kKeyVectors; v++) {
+        store(to + v * kLanes, weights[v]);
+        total = total + weights[v];
     }
-    for (auto& score : scores) score = exp2_of_negative(score - splat(best));
-    store_weights(weights, scores);
-    tile.totals[index] = add_weights(tile.totals[index], weights);
+    return total;
 }
 
+static inline Lanes store_weights(uint16_t* to, const Lanes (&weights)[kKeyVectors], Lanes total) {
+    for (int v = 0; v < kKeyVectors; v += 2) {
+        const Ints pairs = pairs_of(weights[v], weights[v + 1]);
+        store(reinterpret_cast<uint32_t*>(to + v * kLanes), pairs);
+        total = dot_pairs(total, pairs, splat_bits(0x3f803f80u));
+    }
+    return total;
+}
+
+// How much of what rows `[first, first + kRows)` have summed up so far remains, now that they meet `scores`.
+template <class Type, int kRows>
+static inline Lanes fade(Tile<Type>& tile, int first, const Lanes (&scores)[kRows][kKeyVectors]) {
+    static_assert(kRows <= 8 && kKeyVectors == 4);
+    Lanes peaks[8];
+    each<8>([&](auto row) { peaks[row] = splat(-INFINITY); });
+    each<kRows>([&](auto row) {
+        peaks[row] = max(max(scores[row][0], scores[row][1]), max(scores[row][2], scores[row][3]));
+    });
+    const Lanes old = load(tile.best + first);
+    const Lanes hidden = splat(-INFINITY);
+    const Lanes best = max(old, lane_numbers() < kRows ? max_of_rows(peaks) : hidden);
+    store(tile.best + first, best);
+    return exp2_of_negative(old - best);
+}
+
+// sums[rows][kVectors * kLanes] from number `d` on = what remains of them + weights times values.
 template <class Type, int kRows, int kVectors>
-static inline void add_values(Tile<Type>& tile, int first, const uint32_t* const* weights, const uint32_t* values, int d) {
+static inline void add_values(Tile<Type>& tile, int first, int d, const float* remains, const uint32_t* const* weights,
+                              const uint32_t* values, Ahead ahead) {
     Lanes sums[kRows][kVectors];
     float* at = tile.sums + static_cast<int64_t>(first) * tile.dim + d;
-    for (int row = 0; row < kRows; row++)
-        for (int v = 0; v < kVectors; v++) sums[row][v] = load(at + static_cast<int64_t>(row) * tile.dim + v * kLanes);
-    multiply<Type>(weights, values + d, tile.dim, kBlockKeys / Type::kPerUnit, sums);
-    for (int row = 0; row < kRows; row++)
-        for (int v = 0; v < kVectors; v++) store(at + static_cast<int64_t>(row) * tile.dim + v * kLanes, sums[row][v]);
+    each<kRows>([&](auto row) {
+        const Lanes rest = splat(remains[row]);
+        each<kVectors>([&](auto v) {
+            sums[row][v] = load(at + static_cast<int64_t>(row) * tile.dim + v * kLanes) * rest;
+        });
+    });
+    multiply<Type>(weights, values + d, tile.dim, kBlockKeys / Type::kPerUnit, ahead, sums);
+    each<kRows>([&](auto row) {
+        each<kVectors>([&](auto v) { store(at + static_cast<int64_t>(row) * tile.dim + v * kLanes, sums[row][v]); });
+    });
 }
 
-// `kRows` rows of the tile, from `first`, against the block whose first key is at `key`.
+struct Block {
+    int64_t key;  // the first
+    bool whole;   // every row of the tile sees all of it
+    const uint32_t* values;
+    Ahead ahead_keys, ahead_values;
+};
+
+// `kRows` rows of the tile, from `first`, against a block.
 template <class Type, int kRows>
-static void attend_rows(Tile<Type>& tile, int first, int64_t key, bool whole, const uint32_t* values, const Kind& kind) {
+static void attend_rows(Tile<Type>& tile, int first, const Block& block, const Kind& kind) {
     alignas(64) typename Type::Stored weights[kRows][kBlockKeys];
+    alignas(64) float remains[kLanes];
     const uint32_t *queries[kRows], *weight_units[kRows];
+    Lanes scores[kRows][kKeyVectors] = {};
     for (int row = 0; row < kRows; row++) {
         queries[row] = tile.rows[first + row].query;
         weight_units[row] = units(weights[row]);
     }
-    Lanes scores[kRows][kKeyVectors] = {};
-    multiply<Type>(queries, tile.keys, kBlockKeys, tile.dim / Type::kPerUnit, scores);
-    for (int row = 0; row < kRows; row++) {
-        for (int v = 0; v < kKeyVectors; v++) {
-            scores[row][v] = shaped(scores[row][v], kind);
-            if (!whole) scores[row][v] = masked(scores[row][v], key + v * kLanes, tile.rows[first + row].position, kind);
-        }
-        weigh(tile, first + row, scores[row], weights[row]);
-    }
+    multiply<Type>(queries, tile.keys, kBlockKeys, tile.dim / Type::kPerUnit, block.ahead_keys, scores);
+    each<kRows * kKeyVectors>([&](auto i) {
+        Lanes& score = scores[i / kKeyVectors][i % kKeyVectors];
+        score = shaped(score, kind);
+        if (!block.whole)
+            score = masked(score, block.key + i % kKeyVectors * kLanes, tile.rows[first + i / kKeyVectors].position, kind);
+    });
+    store(remains, fade<Type, kRows>(tile, first, scores));
+    each<kRows>([&](auto row) {
+        const Lanes best = splat(tile.best[first + row]);
+        each<kKeyVectors>([&](auto v) { scores[row][v] = exp2_of_negative(scores[row][v] - best); });
+        const Lanes rest = tile.totals[first + row] * splat(remains[row]);
+        tile.totals[first + row] = store_weights(weights[row], scores[row], rest);
+    });
     int d = 0;
-    for (; d + kTileVectors * kLanes <= tile.dim; d += kTileVectors * kLanes)
-        add_values<Type, kRows, kTileVectors>(tile, first, weight_units, values, d);
-    for (; d < tile.dim; d += kLanes) add_values<Type, kRows, 1>(tile, first, weight_units, values, d);
+    Ahead ahead = block.ahead_values;
+    for (; d + kTileVectors * kLanes <= tile.dim; d += kTileVectors * kLanes, ahead = {})
+        add_values<Type, kRows, kTileVectors>(tile, first, d, remains, weight_units, block.values, ahead);
+    for (; d < tile.dim; d += kLanes, ahead = {})
+        add_values<Type, kRows, 1>(tile, first, d, remains, weight_units, block.values, ahead);
 }
 
 template <class Type>
-static void attend_block(Tile<Type>& tile, int64_t key, bool whole, const uint32_t* values, const Kind& kind) {
+static void attend_block(Tile<Type>& tile, Block block, const Kind& kind) {
     int first = 0;
-    for (; first + kTileRows <= tile.count; first += kTileRows)
-        attend_rows<Type, kTileRows>(tile, first, key, whole, values, kind);
+    for (; first + kTileRows <= tile.count; first += kTileRows) {
+        attend_rows<Type, kTileRows>(tile, first, block, kind);
+        block.ahead_keys = block.ahead_values = {};
+    }
     switch (tile.count - first) {
-        case 5: return attend_rows<Type, 5>(tile, first, key, whole, values, kind);
-        case 4: return attend_rows<Type, 4>(tile, first, key, whole, values, kind);
-        case 3: return attend_rows<Type, 3>(tile, first, key, whole, values, kind);
-        case 2: return attend_rows<Type, 2>(tile, first, key, whole, values, kind);
-        case 1: return attend_rows<Type, 1>(tile, first, key, whole, values, kind);
+        case 5: return attend_rows<Type, 5>(tile, first, block, kind);
+        case 4: return attend_rows<Type, 4>(tile, first, block, kind);
+        case 3: return attend_rows<Type, 3>(tile, first, block, kind);
+        case 2: return attend_rows<Type, 2>(tile, first, block, kind);
+        case 1: return attend_rows<Type, 1>(tile, first, block, kind);
         default: return;
     }
 }
@@ -168,16 +192,41 @@ static inline const uint32_t* values_of(Tile<Bfloat16>& tile, const uint16_t* va
     return tile.values;
 }
 
-// All blocks that a tile of tokens `[start, stop)` sees of its KV head's `keys` and `values` `[capacity][dim]`.
+// Where the first block lies that a token at `position` sees.
+static inline int64_t first_key(int64_t position, const Kind& kind) {
+    const int64_t oldest = kind.window ? std::max<int64_t>(0, position - kind.window + 1) : 0;
+    return oldest / kBlockKeys * kBlockKeys;
+}
+
+// One KV head of one layer, each `[capacity][dim]`.
+template <class Stored>
+struct Head {
+    const Stored *keys, *values;
+    // The head from token `key` on.
+    Head from(int64_t key, int dim) const { return {keys + key * dim, values + key * dim}; }
+};
+
+// A block of keys, asked for in as many steps as a row has units; a block of values in as many as a block has units of
+// keys: either way no fewer than this.
 template <class Type>
-static void attend_blocks(Tile<Type>& tile, const typename Type::Stored* keys, const typename Type::Stored* values,
-                          int64_t start, int64_t stop, const Kind& kind) {
-    const int64_t oldest = kind.window ? std::max<int64_t>(0, start - kind.window + 1) : 0;
+static inline Ahead ahead_of(const typename Type::Stored* from, int dim) {
+    const int64_t steps = std::min(dim, kBlockKeys) / Type::kPerUnit;
+    return {reinterpret_cast<const char*>(from), static_cast<int64_t>(sizeof *from) * kBlockKeys * dim / steps};
+}
+
+// All blocks that a tile of tokens `[start, stop)` sees of its KV head; `next` is what the tile after it begins with.
+template <class Type>
+static void attend_blocks(Tile<Type>& tile, const Head<typename Type::Stored>& head,
+                          const Head<typename Type::Stored>& next, int64_t start, int64_t stop, const Kind& kind) {
     const int64_t newest_start = kind.window ? std::max<int64_t>(0, stop - kind.window) : 0;
-    for (int64_t key = oldest / kBlockKeys * kBlockKeys; key < stop; key += kBlockKeys) {
+    for (int64_t key = first_key(start, kind); key < stop; key += kBlockKeys) {
         const bool whole = key + kBlockKeys <= start + 1 && key >= newest_start;
-        lay_out_keys(units(keys + key * tile.dim), tile.dim / Type::kPerUnit, tile.keys);
-        attend_block(tile, key, whole, values_of(tile, values + key * tile.dim), kind);
+        const auto now = head.from(key, tile.dim);
+        const auto later = key + kBlockKeys < stop ? head.from(key + kBlockKeys, tile.dim) : next;
+        lay_out_keys(units(now.keys), tile.dim / Type::kPerUnit, tile.keys);
+        const Block block{key, whole, values_of(tile, now.values), ahead_of<Type>(later.keys, tile.dim),
+                          ahead_of<Type>(later.values, tile.dim)};
+        attend_block(tile, block, kind);
     }
 }
 
@@ -186,15 +235,13 @@ static inline void store_row(float* to, const float* sums, int dim, Lanes factor
 }
 
 static inline void store_row(uint16_t* to, const float* sums, int dim, Lanes factor) {
-    for (int d = 0; d < dim; d += kLanes) {
-        const Lanes result = load(sums + d) * factor;
-        for (int lane = 0; lane < kLanes; lane++) to[d + lane] = to_bf16(result[lane]);
-    }
+    for (int d = 0; d < dim; d += kLanes) store_bf16(to + d, load(sums + d) * factor);
 }
 
 template <class Type>
 static Tile<Type> tile_in(Scratch& scratch, int dim, int rows) {
-    const size_t row_lines = rows * (sizeof(Row) + sizeof(Lanes) + dim * sizeof(float)) / 64 + 1;
+    const size_t row_bytes = rows * (sizeof(Row) + sizeof(Lanes) + (dim + 1) * sizeof(float));
+    const size_t row_lines = (row_bytes + sizeof(Lanes)) / 64 + 1;
     const size_t key_lines = kBlockKeys * dim / Type::kPerUnit * sizeof(uint32_t) / 64;
     char* memory = scratch.lines(row_lines + 2 * key_lines);
     Tile<Type> tile;
@@ -203,8 +250,53 @@ static Tile<Type> tile_in(Scratch& scratch, int dim, int rows) {
     tile.values = reinterpret_cast<uint32_t*>(memory += key_lines * 64);
     tile.totals = reinterpret_cast<Lanes*>(memory += key_lines * 64);
     tile.sums = reinterpret_cast<float*>(memory += rows * sizeof(Lanes));
-    tile.rows = reinterpret_cast<Row*>(memory + static_cast<size_t>(rows) * dim * sizeof(float));
+    tile.rows = reinterpret_cast<Row*>(memory += static_cast<size_t>(rows) * dim * sizeof(float));
+    tile.best = reinterpret_cast<float*>(memory + rows * sizeof(Row));  // and a vector more, to be read and written whole
     return tile;
+}
+
+// A segment's share of one KV head of the call's layer.
+template <class Stored>
+static Head<Stored> head_of(const AttendCall& call, const Segment& segment, int64_t kv_head) {
+    const int64_t head_size = segment.capacity * call.head_dim;
+    const Stored* keys = static_cast<const Stored*>(segment.kv) + (call.layer * 2 * call.kv_heads + kv_head) * head_size;
+    return {keys, keys + call.kv_heads * head_size};
+}
+
+// What is read first after KV head `kv_head` of segment `s`: the next head, or the next segment's first.
+template <class Stored>
+static Head<Stored> head_after(const AttendCall& call, int64_t s, int64_t kv_head, const Kind& kind) {
+    if (kv_head + 1 < call.kv_heads) {
+        kv_head++;
+    } else if (s + 1 < call.segment_count) {
+        s++;
+        kv_head = 0;
+    }
+    const Segment& segment = call.segments[s];
+    return head_of<Stored>(call, segment, kv_head).from(first_key(segment.start, kind), static_cast<int>(call.head_dim));
+}
+
+// Tokens `[start, stop)` of a segment, all query heads of one KV head.
+template <class Type>
+static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Segment& segment, int64_t kv_head, int64_t start,
+                        int64_t stop, const Head<typename Type::Stored>& next, const Kind& kind) {
+    using Stored = typename Type::Stored;
+    const int64_t group = call.heads / call.kv_heads, first_row = segment.row + start - segment.start;
+    tile.count = static_cast<int>((stop - start) * group);
+    for (int i = 0; i < tile.count; i++) {
+        const int64_t row = first_row + i / group, head = kv_head * group + i % group;
+        const Stored* query = static_cast<const Stored*>(call.query) + row * call.query_row + head * call.query_head;
+        tile.rows[i] = {units(query), start + i / group};
+        tile.best[i] = -FLT_MAX;
+        tile.totals[i] = Lanes{};
+    }
+    std::memset(tile.sums, 0, sizeof(float) * tile.count * tile.dim);
+    attend_blocks(tile, head_of<Stored>(call, segment, kv_head), next, start, stop, kind);
+    for (int i = 0; i < tile.count; i++) {
+        const int64_t row = first_row + i / group, head = kv_head * group + i % group;
+        store_row(static_cast<Stored*>(call.out) + (row * call.heads + head) * tile.dim,
+                  tile.sums + static_cast<int64_t>(i) * tile.dim, tile.dim, splat(1.0f / sum_of(tile.totals[i])));
+    }
 }
 
 template <class Type>
@@ -212,43 +304,26 @@ static void attend(const AttendCall& call) {
     using Stored = typename Type::Stored;
     static thread_local Scratch scratch;
     const Kind kind{call.scale, call.softcap, call.window};
-    const int dim = static_cast<int>(call.head_dim);
     const int64_t group = call.heads / call.kv_heads;
     const int64_t tile_tokens = std::max<int64_t>(1, std::min<int64_t>(kBlockKeys, kMaxTileRows / group));
-    Tile<Type> tile = tile_in<Type>(scratch, dim, static_cast<int>(tile_tokens * group));
-    Stored* out = static_cast<Stored*>(call.out);
-    const Stored* query = static_cast<const Stored*>(call.query);
+    Tile<Type> tile = tile_in<Type>(scratch, static_cast<int>(call.head_dim), static_cast<int>(tile_tokens * group));
     int64_t filled = 0;
     for (int64_t s = 0; s < call.segment_count; s++) {
         const Segment& segment = call.segments[s];
-        const int64_t head_size = segment.capacity * dim;
-        const Stored* kv = static_cast<const Stored*>(segment.kv) + call.layer * 2 * call.kv_heads * head_size;
         const int64_t end = segment.start + segment.tokens;
         filled = std::max(filled, segment.row + segment.tokens);
         for (int64_t kv_head = 0; kv_head < call.kv_heads; kv_head++) {
-            const Stored* keys = kv + kv_head * head_size;
-            const Stored* values = keys + call.kv_heads * head_size;
+            const Head<Stored> here = head_of<Stored>(call, segment, kv_head);
+            const Head<Stored> after = head_after<Stored>(call, s, kv_head, kind);
             for (int64_t start = segment.start, stop; start < end; start = stop) {
                 stop = std::min({start + tile_tokens, (start / kBlockKeys + 1) * kBlockKeys, end});
-                tile.count = static_cast<int>((stop - start) * group);
-                for (int i = 0; i < tile.count; i++) {
-                    const int64_t row = segment.row + (start - segment.start) + i / group;
-                    const int64_t head = kv_head * group + i % group;
-                    tile.rows[i] = {units(query + row * call.query_row + head * call.query_head), start + i / group, -FLT_MAX};
-                    tile.totals[i] = Lanes{};
-                }
-                std::memset(tile.sums, 0, sizeof(float) * tile.count * dim);
-                attend_blocks(tile, keys, values, start, stop, kind);
-                for (int i = 0; i < tile.count; i++) {
-                    const int64_t row = segment.row + (start - segment.start) + i / group;
-                    const int64_t head = kv_head * group + i % group;
-                    store_row(out + (row * call.heads + head) * dim, tile.sums + static_cast<int64_t>(i) * dim, dim,
-                              splat(1.0f / sum_of(tile.totals[i])));
-                }
+                const auto next = stop < end ? here.from(first_key(stop, kind), tile.dim) : after;
+                attend_tile(tile, call, segment, kv_head, start, stop, next, kind);
             }
         }
     }
-    std::memset(out + filled * call.heads * dim, 0, sizeof(Stored) * (call.rows - filled) * call.heads * dim);
+    const int64_t row_size = call.heads * call.head_dim;
+    std::memset(static_cast<Stored*>(call.out) + filled * row_size, 0, sizeof(Stored) * (call.rows - filled) * row_size);
 }
 
 }  // namespace

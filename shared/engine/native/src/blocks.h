@@ -2,6 +2,8 @@
 // a vector of lanes, accumulate. A unit is 32 bits: one float32, or a pair of bf16.
 #pragma once
 
+#include <utility>
+
 #include "lanes.h"
 
 namespace baton {
@@ -25,18 +27,50 @@ struct Bfloat16 {
 
 static inline const uint32_t* units(const void* from) { return static_cast<const uint32_t*>(from); }
 
+// Memory that will be wanted soon, asked for a little at a time beside the arithmetic: the processor does not foresee it
+// at the end of each page and each head.
+struct Ahead {
+    const char* from;
+    int64_t bytes_per_step;
+};
+
+template <int... kIndex, class Body>
+__attribute__((always_inline)) static inline void each_of(std::integer_sequence<int, kIndex...>, Body body) {
+    (body(std::integral_constant<int, kIndex>()), ...);
+}
+
+// Calls `body` with the constants 0 to kCount - 1: unlike a loop over an array of vectors, which compilers unroll too late
+// to keep the vectors in registers.
+template <int kCount, class Body>
+__attribute__((always_inline)) static inline void each(Body body) {
+    each_of(std::make_integer_sequence<int, kCount>(), body);
+}
+
 // c[row][vector] (+)= the sum over `steps`, in order, of unit a[row][step] times lanes b[step][vector].
 template <class Type, int kRows, int kVectors>
-static inline void multiply(const uint32_t* const* a, const uint32_t* b, int64_t b_stride, int steps,
+static inline void multiply(const uint32_t* const* a, const uint32_t* b, int64_t b_stride, int steps, Ahead ahead,
                             Lanes (&c)[kRows][kVectors]) {
+    Lanes sums[kRows * kVectors];
+    const uint32_t* left_rows[kRows];
+    each<kRows * kVectors>([&](auto i) { sums[i] = c[i / kVectors][i % kVectors]; });
+    each<kRows>([&](auto row) { left_rows[row] = a[row]; });
     for (int step = 0; step < steps; step++) {
+        for (int64_t at = 0; at < ahead.bytes_per_step; at += 64)
+            __builtin_prefetch(ahead.from + step * ahead.bytes_per_step + at, 0, 2);
         Ints right[kVectors];
-        for (int v = 0; v < kVectors; v++) right[v] = load(b + step * b_stride + v * kLanes);
-        for (int row = 0; row < kRows; row++) {
-            const Ints left = splat_bits(a[row][step]);
-            for (int v = 0; v < kVectors; v++) c[row][v] = Type::accumulate(c[row][v], left, right[v]);
-        }
+        each<kVectors>([&](auto v) {
+            Ints lanes = load(b + step * b_stride + v * kLanes);
+            pin(lanes);
+            right[v] = lanes;
+        });
+        each<kRows>([&](auto row) {
+            const Ints left = splat_bits(left_rows[row][step]);
+            each<kVectors>([&](auto v) {
+                sums[row * kVectors + v] = Type::accumulate(sums[row * kVectors + v], left, right[v]);
+            });
+        });
     }
+    each<kRows * kVectors>([&](auto i) { c[i / kVectors][i % kVectors] = sums[i]; });
 }
 
 // 16 rows of `columns` (8 or 16) units each, to `columns` rows of 16.
@@ -74,22 +108,27 @@ static inline void transpose(const uint32_t* from, int64_t from_stride, uint32_t
 
 // A block's keys `[kBlockKeys][row_units]` as `[row_units][kBlockKeys]`.
 static inline void lay_out_keys(const uint32_t* keys, int row_units, uint32_t* to) {
-    for (int key = 0; key < kBlockKeys; key += 16)
-        for (int unit = 0; unit < row_units; unit += 16)
+    for (int key = 0; key < kBlockKeys; key += 16) {
+        for (int unit = 0; unit < row_units; unit += 16) {
             transpose(keys + key * row_units + unit, row_units, to + unit * kBlockKeys + key, kBlockKeys,
                       row_units - unit < 16 ? 8 : 16);
+        }
+    }
 }
 
 // A block's bf16 values `[kBlockKeys][dim]` as pairs of following keys, `[kBlockKeys / 2][dim]`.
 static inline void lay_out_values(const uint16_t* values, int dim, uint32_t* to) {
+#if defined(__AVX512BW__)
+    const __m512i interleaved = _mm512_or_si512((__m512i)lane_numbers(), _mm512_slli_epi32((__m512i)(lane_numbers() + 32), 16));
+#endif
     for (int key = 0; key < kBlockKeys; key += 2) {
         const uint16_t* even = values + key * dim;
         const uint16_t* odd = even + dim;
         for (int d = 0; d < dim; d += kLanes, to += kLanes) {
-#if defined(__AVX512F__)
-            const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + d)));
-            const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + d)));
-            _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+#if defined(__AVX512BW__)
+            const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even + d)));
+            const __m512i high = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd + d)));
+            _mm512_storeu_si512(to, _mm512_permutex2var_epi16(low, interleaved, high));
 #else
             for (int lane = 0; lane < kLanes; lane++)
                 to[lane] = even[d + lane] | static_cast<uint32_t>(odd[d + lane]) << 16;

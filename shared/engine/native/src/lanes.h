@@ -49,12 +49,29 @@ static inline Lanes dot_pairs(Lanes sum, Ints a, Ints b) {
 #endif
 }
 
-static inline float max_of(Lanes lanes) {
+// The largest lane of each of 8 rows, in the first 8 lanes.
+static inline Lanes max_of_rows(const Lanes (&rows)[8]) {
 #if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)lanes);
+    __m512 x[4];
+    for (int i = 0; i < 4; i++) {
+        const __m512 a = (__m512)rows[2 * i], b = (__m512)rows[2 * i + 1];
+        x[i] = _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int i = 0; i < 2; i++)
+        x[i] = _mm512_max_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+    // Now 4 lanes are left of each row: rows 0 to 3 in x[0], the others in x[1].
+    __m512 y = _mm512_max_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    y = _mm512_max_ps(y, _mm512_permute_ps(y, 0x4e));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+    return (Lanes)_mm512_permutexvar_ps(order, y);
 #else
-    float best = lanes[0];
-    for (int lane = 1; lane < kLanes; lane++) best = lanes[lane] > best ? lanes[lane] : best;
+    Lanes best = {};
+    for (int row = 0; row < 8; row++) {
+        best[row] = rows[row][0];
+        for (int lane = 1; lane < kLanes; lane++)
+            best[row] = rows[row][lane] > best[row] ? rows[row][lane] : best[row];
+    }
     return best;
 #endif
 }
@@ -120,15 +137,39 @@ static inline uint16_t to_bf16(float value) {
     return static_cast<uint16_t>(value != value ? 0x7fc0u : nearest);
 }
 
-// `a` and `b`, 16 lanes each, as 32 bf16 in a row.
-static inline void store_bf16(uint16_t* to, Lanes a, Lanes b) {
+// 16 numbers as bf16, to nearest, ties to even.
+static inline void store_bf16(uint16_t* to, Lanes lanes) {
 #if defined(__AVX512BF16__)
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)lanes));
 #else
-    for (int lane = 0; lane < kLanes; lane++) {
-        to[lane] = to_bf16(a[lane]);
-        to[lane + kLanes] = to_bf16(b[lane]);
-    }
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    typedef uint16_t Halves __attribute__((vector_size(32)));
+    const Bits bits = (Bits)lanes;
+    const Halves halves = __builtin_convertvector((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+#endif
+}
+
+// 16 numbers and 16 more as 32 bf16 in a row: a vector of pairs.
+static inline Ints pairs_of(Lanes first, Lanes second) {
+#if defined(__AVX512BF16__)
+    return (Ints)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+#else
+    uint16_t halves[2 * kLanes];
+    store_bf16(halves, first);
+    store_bf16(halves + kLanes, second);
+    Ints pairs;
+    std::memcpy(&pairs, halves, sizeof pairs);
+    return pairs;
+#endif
+}
+
+// Keeps a vector in its register: compilers load it again for every use instead.
+static inline void pin(Ints& lanes) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(lanes));
+#else
+    (void)lanes;
 #endif
 }
 
