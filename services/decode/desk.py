@@ -82,6 +82,16 @@ class ClaimDesk:
         now_s = self._clock()
         return [session for session in self._sessions.values() if session.deadline_s <= now_s]
 
+    def unfed(self, lease_s: float) -> list[DecodeSession]:
+        """Claims whose prefill has said nothing for `lease_s`."""
+        now_s = self._clock()
+        claimed = [session for session in self._sessions.values() if session.state is SessionState.CLAIMED]
+        return [session for session in claimed if now_s - session.fed_at_s > lease_s]
+
+    def fed(self, session: DecodeSession) -> None:
+        """Prefill has spoken: the claim's lease begins anew."""
+        session.fed_at_s = self._clock()
+
     def _check(self, claim: Claim, held: DecodeSession | None) -> None:
         if held is not None and held.claim.epoch > claim.epoch:
             raise Cancelled(f"session {claim.session} is held in epoch {held.claim.epoch}")
@@ -107,6 +117,7 @@ class ClaimDesk:
         session = DecodeSession(
             claim, grant, self._receiver(claim, grant, len(prompt_ids)), self._clock() + claim.deadline_ms / 1000
         )
+        self.fed(session)
         self._engine.open(
             SequenceSpec(
                 key=session.key,

@@ -28,7 +28,7 @@ _NEXT = {
 
 
 class DecodeSession:
-    """`claim` as granted; `deadline_s` on this process's monotonic clock.
+    """`claim` as granted; `deadline_s`, and `fed_at_s` when prefill last spoke, on this process's monotonic clock.
 
     Whoever subscribes to its KV subject holds `subscribing`, so that a repeated claim does not do it twice.
     """
@@ -38,6 +38,7 @@ class DecodeSession:
         self.grant = grant
         self.receiver = receiver
         self.deadline_s = deadline_s
+        self.fed_at_s = 0.0
         self.state = SessionState.CLAIMED
         self.subscribing = asyncio.Lock()
         self._next_index = claim.emitted

@@ -105,6 +105,7 @@ class DecodeWorker:
     def _on_kv(self, session: DecodeSession, subject: str, data: memoryview) -> None:
         if session.state is SessionState.ENDED:
             return
+        self._desk.fed(session)
         try:
             feedback = self._take_in(session, subject.rsplit(".", 1)[1], data)
         except ProtocolError as error:
@@ -169,6 +170,8 @@ class DecodeWorker:
     def _reap(self, gateway_silent: Callable[[str], bool]) -> None:
         for session in self._desk.overdue():
             self._give_up(session, DeadlineExceeded("the request's deadline passed during decode"))
+        for session in self._desk.unfed(self._settings.claim_lease_s):
+            self._give_up(session, HandoffFailed("prefill sent nothing for the session"))
         for session in self._desk.sessions():
             if gateway_silent(session.claim.gateway):
                 logger.warning("gateway is silent, session dropped", extra={"session": session.claim.session})

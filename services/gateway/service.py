@@ -53,7 +53,13 @@ class GatewayService:
         settings = self._settings
         tokenizer = Tokenizer.load(self._model.path)
         builder = self._builder(tokenizer)
-        self._bus = bus = await Bus.connect(settings.nats, name=f"gateway {self._id}", spawn=self._tasks.start)
+        self._bus = bus = await Bus.connect(
+            settings.nats,
+            name=f"gateway {self._id}",
+            spawn=self._tasks.start,
+            on_disconnect=self._fleet.liveness.suspend,
+            on_reconnect=self._reconnected,
+        )
         self._outbox = Outbox(bus)
         self._sessions = Sessions(
             SessionLinks(bus=bus, outbox=self._outbox, fleet=self._fleet.liveness, tasks=self._tasks),
@@ -112,6 +118,10 @@ class GatewayService:
         self._tasks.start(self._outbox.run(), name="outbox")
         self._tasks.start(self._sessions.watch(), name="watch")
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
+
+    def _reconnected(self) -> None:
+        self._fleet.liveness.resume()
+        self._sessions.reconnected()
 
     def _builder(self, tokenizer: Tokenizer) -> RequestBuilder:
         facts = read_model_facts(self._model.path)

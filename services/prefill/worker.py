@@ -32,7 +32,7 @@ from shared.errors import (
 from shared.kv.sender import Sender, TransferTarget
 from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES
-from shared.protocol.to_decode import Cancel
+from shared.protocol.to_decode import Cancel, CreditProbe
 from shared.protocol.to_prefill import Feedback, RunAccepted, RunPrefill
 from shared.protocol.wire import Message, decode
 from shared.runtime.fences import Fences
@@ -40,6 +40,8 @@ from shared.runtime.reaper import Reaper
 from shared.runtime.worker_service import Load, WorkerContext
 
 logger = logging.getLogger(__name__)
+
+RENEW_CLAIM_S = 5.0
 
 
 class _Held:
@@ -50,6 +52,7 @@ class _Held:
         self.sender = sender
         self.feedback: Listening | None = None
         self.transfer: asyncio.Task[None] | None = None
+        self.claim_renewed_s = time.monotonic()
 
 
 class PrefillWorker:
@@ -228,6 +231,8 @@ class PrefillWorker:
     def _cancel(self, cancel: Cancel) -> None:
         for held in list(self._held.values()):
             if held.run.order.session == cancel.session and held.run.order.epoch <= cancel.epoch:
+                if cancel.fence:
+                    self._cancel_decode(held.run, cancel.reason)
                 self._end(held)
 
     def _reap(self, gateway_silent: Callable[[str], bool]) -> None:
@@ -235,12 +240,21 @@ class PrefillWorker:
         for held in list(self._held.values()):
             if held.run.state is RunState.ENDED:
                 continue
+            if held.run.state is RunState.QUEUED and now_s - held.claim_renewed_s > RENEW_CLAIM_S:
+                self._renew_claim(held, now_s)
             if held.run.deadline_s <= now_s:
                 self._give_up(held, DeadlineExceeded("the request's deadline passed during prefill"))
             elif gateway_silent(held.run.order.gateway):
                 logger.warning("gateway is silent, run dropped", extra={"session": held.run.order.session})
                 self._cancel_decode(held.run, "gateway is silent")
                 self._end(held)
+
+    def _renew_claim(self, held: _Held, now_s: float) -> None:
+        """Decode gives up a claim it hears nothing of; one that waits in the queue here is still wanted."""
+        held.claim_renewed_s = now_s
+        order = held.run.order
+        probe = CreditProbe(transfer=order.transfer, published_bytes=0)
+        self._links.kv_out.post(subjects.kv_probe(order.session, order.epoch), probe)
 
     def _give_up(self, held: _Held, error: BatonError) -> None:
         """End the run with an error to its gateway, and release the claim that waits for it."""

@@ -20,6 +20,8 @@ class _Given(msgspec.Struct):
     tokens: int = 0
 
 
+SETTLE_S = 2.0
+
 TakeBack = Callable[[], None]
 
 
@@ -29,15 +31,33 @@ class Fleet:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._liveness = Liveness(clock)
         self._given: dict[tuple[Role, str], _Given] = {}
+        self._clock = clock
+        self._began_s = clock()
+        self._heard_of: set[tuple[Role, str]] = set()
+
+    def suspend(self) -> None:
+        """Own connection is gone: nobody is taken for dead."""
+        self._liveness.suspend()
+
+    def resume(self) -> None:
+        """Own connection is back."""
+        self._liveness.resume()
 
     def hear(self, beat: Beat) -> None:
         self._liveness.hear(beat)
+        self._heard_of.add((beat.role, beat.model))
         self._given.pop((beat.role, beat.worker), None)
         self._given = {key: given for key, given in self._given.items() if self._liveness.is_alive(*key)}
 
     def serves(self, model: str) -> bool:
         """Whether both phases of `model` are alive and ready, full or not."""
         return all(self._liveness.ready(role, model) for role in (Role.PREFILL, Role.DECODE))
+
+    def knows(self, model: str) -> bool:
+        """Whether what is not seen of `model` is not there: a young scheduler may just not have heard it yet."""
+        if self._clock() - self._began_s > SETTLE_S:
+            return True
+        return {(Role.PREFILL, model), (Role.DECODE, model)} <= self._heard_of
 
     def models(self) -> set[str]:
         return {beat.model for role in (Role.PREFILL, Role.DECODE) for beat in self._liveness.alive(role)}

@@ -62,7 +62,7 @@ class Placer:
         return None
 
     def _check_fleet(self, model: str, capacity_tokens: int) -> None:
-        if not self._fleet.serves(model):
+        if not self._fleet.serves(model) and self._fleet.knows(model):
             raise Unavailable(f"no prefill and decode worker of {model} is ready", retry_after_ms=1000)
         if self._fleet.never_fits(model, capacity_tokens):
             raise ContextExceeded(f"no decode worker has KV memory for {capacity_tokens} tokens")

@@ -45,7 +45,13 @@ class SchedulerService:
 
     async def start(self) -> None:
         """Connect, hear who is there, then take requests."""
-        self._bus = bus = await Bus.connect(self._settings.nats, name=f"scheduler {self._id}", spawn=self._tasks.start)
+        self._bus = bus = await Bus.connect(
+            self._settings.nats,
+            name=f"scheduler {self._id}",
+            spawn=self._tasks.start,
+            on_disconnect=self._fleet.suspend,
+            on_reconnect=self._fleet.resume,
+        )
         self._outbox = Outbox(bus)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._workers = BusWorkers(bus, self._outbox, self._settings.claim_timeout_s)
@@ -89,6 +95,9 @@ class SchedulerService:
     async def _place(self, request: PlaceRequest) -> Message:
         started_s = time.monotonic()
         self._fences.check(request.session, request.epoch)
+        if request.epoch:
+            # The older epoch is over: if it is being placed right now, that must be undone.
+            self._fences.raise_fence(request.session, request.epoch - 1)
         try:
             placement = await self._room.place(request)
         finally:

@@ -64,7 +64,7 @@ class WaitingRoom:
 
     async def place(self, request: PlaceRequest) -> Placement:
         """Raises Overloaded when the queue is full, DeadlineExceeded, Cancelled, and what placing raises."""
-        ticket = Ticket(request, next(self._numbers), self._clock() + request.deadline_ms / 1000)
+        ticket = Ticket(request, self._number(request), self._clock() + request.deadline_ms / 1000)
         key = (request.session, request.epoch)
         self._inside[key] = ticket
         try:
@@ -76,6 +76,19 @@ class WaitingRoom:
                 del self._inside[key]
         self._placed_at_s.append(self._clock())
         return placement
+
+    def _number(self, request: PlaceRequest) -> int:
+        """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
+        if not request.epoch:
+            return next(self._numbers)
+        older = [
+            ticket
+            for (session, epoch), ticket in self._inside.items()
+            if session == request.session and epoch < request.epoch
+        ]
+        for ticket in older:
+            ticket.end(Cancelled(f"session {request.session} is asked for in epoch {request.epoch}"))
+        return min(ticket.number for ticket in older) if older else next(self._numbers)
 
     def cancel(self, session: str, epoch: int) -> None:
         """Let a request that waits here go. One that is being placed right now is the caller's to undo."""

@@ -42,6 +42,10 @@ Listener = Callable[[str, bytes], None]
 Handler = Callable[[M], Awaitable[Message]]
 
 
+class Unreached(Unavailable):
+    """Nobody took the request, or the connection could not take it: nothing has come of it."""
+
+
 class Listening:
     """A subscription. Whoever asked for it closes it."""
 
@@ -74,6 +78,7 @@ class Bus:
         *,
         name: str,
         spawn: Spawn,
+        on_disconnect: Callable[[], None] = lambda: None,
         on_reconnect: Callable[[], None] = lambda: None,
         on_loss: Callable[[str], None] = lambda _reason: None,
     ) -> Bus:
@@ -92,6 +97,7 @@ class Bus:
             _raise_swallowed_cancellation()
 
         async def disconnected() -> None:
+            on_disconnect()
             on_loss("disconnected")
 
         async def reconnected() -> None:
@@ -142,18 +148,18 @@ class Bus:
         await self.publish(subject, encode(message))
 
     async def request(self, subject: str, message: Message, reply: type[M], timeout_s: float) -> M:
-        """Ask one responder. Raises what it answered, Unavailable for nobody, DeadlineExceeded for silence."""
+        """Ask one responder. Raises what it answered, Unreached for nobody, DeadlineExceeded for silence."""
         data = encode(message)
         self._check_size("request", len(data))
         try:
             with _keeping_cancellation():
                 answer = await self._client.request(subject, data, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
-            raise Unavailable(f"nobody answers on {subject}") from error
+            raise Unreached(f"nobody answers on {subject}") from error
         except nats.errors.TimeoutError as error:
             raise DeadlineExceeded(f"no answer on {subject} within {timeout_s:.1f} s") from error
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"NATS: {error}") from error
+            raise Unreached(f"NATS: {error}") from error
         raise_reply_error(answer.headers, answer.data)
         return decode(reply, answer.data)
 

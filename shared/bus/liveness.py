@@ -12,17 +12,35 @@ from shared.core import Role
 from shared.protocol.to_all import Beat, WorkerState
 
 MISSED_BEATS = 3
+RETURN_S = 2.0
 
 
 class Liveness:
     """The last beat of every process, forgotten after `MISSED_BEATS` of its own intervals or when it says so.
 
-    The farewell of an earlier start of the same process does not end its present one.
+    The farewell of an earlier start of the same process does not end its present one. While the listener itself is cut
+    off, nobody is taken for dead; then all have `RETURN_S` more to be heard again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._beats: dict[tuple[Role, str], tuple[float, Beat]] = {}
+        self._suspended = False
+        self._resumed_s: float | None = None
+
+    def suspend(self) -> None:
+        """The listener's connection is gone: silence means nothing."""
+        self._suspended = True
+
+    def resume(self) -> None:
+        """The listener hears again."""
+        self._suspended = False
+        self._resumed_s = now_s = self._clock()
+        self._beats = {key: (now_s + RETURN_S, beat) for key, (_, beat) in self._beats.items()}
+
+    def resumed_for_s(self) -> float | None:
+        """How long ago the listener was last cut off; None when it never was, or is now."""
+        return None if self._suspended or self._resumed_s is None else self._clock() - self._resumed_s
 
     def hear(self, beat: Beat) -> None:
         key = (beat.role, beat.worker)
@@ -42,12 +60,19 @@ class Liveness:
         return [beat for beat in self.alive(role) if beat.state is WorkerState.READY and beat.model == model]
 
     def is_alive(self, role: Role, worker: str) -> bool:
+        return self.boot(role, worker) is not None
+
+    def boot(self, role: Role, worker: str) -> str | None:
+        """Which start of the process is alive; None when none is."""
         known = self._beats.get((role, worker))
-        return known is not None and _speaks(*known, self._clock())
+        if known is None or not (self._suspended or _speaks(*known, self._clock())):
+            return None
+        return known[1].boot
 
     def _forget_silent(self) -> None:
-        now_s = self._clock()
-        self._beats = {key: known for key, known in self._beats.items() if _speaks(*known, now_s)}
+        if not self._suspended:
+            now_s = self._clock()
+            self._beats = {key: known for key, known in self._beats.items() if _speaks(*known, now_s)}
 
 
 def _speaks(heard_s: float, beat: Beat, now_s: float) -> bool:

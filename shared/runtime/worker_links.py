@@ -37,13 +37,13 @@ class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerLinks:
     """The connections of one worker. Build with `open`, end with `close`; tasks belong to the `tasks` passed in."""
 
-    def __init__(self, identity: WorkerIdentity, control: Bus, kv: DataPlane, tasks: Tasks) -> None:
+    def __init__(self, identity: WorkerIdentity, control: Bus, kv: DataPlane, gateways: Liveness, tasks: Tasks) -> None:
         self.identity = identity
         self.control = control
         self.kv = kv
         self.control_out = Outbox(control)
         self.kv_out = Outbox(kv)
-        self.gateways = Liveness()
+        self.gateways = gateways
         self._tasks = tasks
         self._heartbeat: Heartbeat | None = None
 
@@ -51,12 +51,19 @@ class WorkerLinks:
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
         """Connect both and start the outboxes. Leaves no connection behind when it does not succeed."""
         name = f"{identity.role.value} {identity.worker}"
+        gateways = Liveness()
         async with AsyncExitStack() as opened:
-            control = await Bus.connect(settings, name=name, spawn=tasks.start)
+            control = await Bus.connect(
+                settings,
+                name=name,
+                spawn=tasks.start,
+                on_disconnect=gateways.suspend,
+                on_reconnect=gateways.resume,
+            )
             opened.push_async_callback(control.close)
             kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
             opened.push_async_callback(kv.close)
-            links = cls(identity, control, kv, tasks)
+            links = cls(identity, control, kv, gateways, tasks)
             await control.listen(subjects.BEATS, links._hear)
             opened.pop_all()
         tasks.start(links.control_out.run(), name="control outbox")

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from nats.aio.msg import Msg
 
-from shared.bus.connection import Bus
+from shared.bus.connection import Bus, Unreached
 from shared.bus.outbox import Outbox
 from shared.bus.reply_errors import ERROR_HEADER
 from shared.bus.settings import BusSettings
@@ -321,7 +321,7 @@ async def test_no_request_is_lost_while_its_server_drains(bus: Bus, client: Bus)
         await bus.flush()
         asking = asyncio.gather(*(ask_until_nobody_is_there(subject) for _ in range(4)), return_exceptions=True)
         await listening.drain()
-        assert [type(error) for error in await asking] == [Unavailable] * 4
+        assert [type(error) for error in await asking] == [Unreached] * 4
 
 
 async def test_closing_a_subscription_twice_or_after_the_bus_does_no_harm(bus: Bus) -> None:

@@ -34,12 +34,20 @@ class BeatWatch:
         """Wait until both phases have been heard of, and no worker holds a session or a byte."""
         await self.until(_at_rest)
 
+    async def until_all(self, holds: Callable[[dict[str, Beat]], bool]) -> None:
+        """`until`, over the beats of all processes."""
+        async with self._heard:
+            await self._heard.wait_for(lambda: holds(self.last))
+
     def workers(self) -> dict[str, Beat]:
         return {name: beat for name, beat in self.last.items() if beat["role"] in ("prefill", "decode")}
 
 
 def _at_rest(workers: dict[str, Beat]) -> bool:
     roles = {beat["role"] for beat in workers.values()}
-    return roles == {"prefill", "decode"} and all(
-        beat["sessions"] == 0 and beat["kv_free_bytes"] == beat["kv_total_bytes"] for beat in workers.values()
-    )
+    return roles == {"prefill", "decode"} and all(map(is_idle, workers.values()))
+
+
+def is_idle(beat: Beat) -> bool:
+    """Whether its process holds neither a session nor KV memory."""
+    return bool(beat["sessions"] == 0 and beat["kv_free_bytes"] == beat["kv_total_bytes"])

@@ -15,18 +15,18 @@ import msgspec
 
 from services.gateway.generation import Delta, GenerationRequest
 from services.gateway.metrics import observe_end, observe_move
+from services.gateway.sessions.placing import Placing
 from services.gateway.sessions.session import Session
+from services.gateway.sessions.strays import Strays
 from services.gateway.sessions.text import DeltaWriter, with_timings
 from services.gateway.sessions.watch import unnoticed_failure
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import BatonError, Cancelled, Draining, Overloaded, ProtocolError
+from shared.errors import BatonError, Draining, Overloaded, ProtocolError
 from shared.protocol import subjects
-from shared.protocol.to_decode import Cancel
 from shared.protocol.to_gateway import TokenBatch, TokenFrame
-from shared.protocol.to_scheduler import CancelPlacement, Placed
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
@@ -34,7 +34,6 @@ from shared.text.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.25
-PLACE_MARGIN_S = 1.0
 
 
 class SessionLinks(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +58,11 @@ class Sessions:
         session_limit: int,
         attempts: int,
     ) -> None:
-        self._bus = links.bus
         self._outbox = links.outbox
         self._fleet = links.fleet
-        self._tasks = links.tasks
+        self._placing = Placing(links.bus, links.outbox, links.fleet, links.tasks, gateway=gateway, model=model)
+        self._strays = Strays()
         self._tokenizer = tokenizer
-        self._gateway = gateway
-        self._model = model
         self._session_limit = session_limit
         self._attempts = attempts
         self._sessions: dict[str, Session] = {}
@@ -85,8 +82,9 @@ class Sessions:
             yield RunningGeneration(session.id, deltas)
         finally:
             del self._sessions[session.id]
+            session.left = True
             if not session.finished:
-                self._cancel_workers(session)
+                self._placing.cancel(session)
             observe_end(session)
             if not self._sessions:
                 self._idle.set()
@@ -108,8 +106,20 @@ class Sessions:
             return
         for frame in batch.frames:
             session = self._sessions.get(frame.session)
-            if session is not None:
+            if session is None or frame.epoch < session.epoch:
+                self._turn_away(batch.worker, frame)
+            else:
                 self._on_frame(session, frame)
+
+    def reconnected(self) -> None:
+        """The gateway's connection is back: what came meanwhile is lost."""
+        self._placing.reconnected()
+
+    def _turn_away(self, worker: str, frame: TokenFrame) -> None:
+        cancel = self._strays.cancel_for(worker, frame)
+        if cancel is not None:
+            for role in (Role.PREFILL, Role.DECODE):
+                self._outbox.post(subjects.cancel(role, worker), cancel)
 
     def _on_frame(self, session: Session, frame: TokenFrame) -> None:
         try:
@@ -121,6 +131,7 @@ class Sessions:
         """Task body: notice what no worker tells."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
+            self._placing.look()
             for session in list(self._sessions.values()):
                 failure = unnoticed_failure(session, self._fleet)
                 if failure is not None:
@@ -129,7 +140,7 @@ class Sessions:
     async def _deltas(self, session: Session) -> AsyncGenerator[Delta, None]:
         self._admit()
         writer = DeltaWriter(self._tokenizer, session.request)
-        await self._place(session)
+        await self._placing.place(session)
         while True:
             try:
                 tokens, finish = await session.next_tokens()
@@ -139,7 +150,7 @@ class Sessions:
             delta = writer.write(tokens, finish)
             if delta.finish is not None:
                 if not session.finished:
-                    self._cancel_workers(session)
+                    self._placing.cancel(session)
                 session.stop()
                 yield with_timings(delta, session.timeline.timings())
                 return
@@ -151,46 +162,16 @@ class Sessions:
         if len(self._sessions) > self._session_limit:
             raise Overloaded(f"{self._session_limit} generations run already", retry_after_ms=1000)
 
-    async def _place(self, session: Session) -> None:
-        """Ask a scheduler. The asking outlives a reader that leaves: what it finds must be cancelled too."""
-        asking = self._tasks.start(self._ask(session, session.epoch), name=f"place {session.id}")
-        error = await asyncio.shield(asking)
-        if error is not None:
-            raise error
-
-    async def _ask(self, session: Session, epoch: int) -> BatonError | None:
-        request = session.place_request(self._gateway, self._model)
-        try:
-            placed = await self._bus.request(subjects.PLACE, request, Placed, session.left_s() + PLACE_MARGIN_S)
-        except BatonError as error:
-            return error
-        if session.id not in self._sessions or session.epoch != epoch:
-            self._cancel_placed(session.id, epoch, placed)
-            return Cancelled("the reader left while the session was placed")
-        # At once, not when the reader runs again: it may be leaving already, and cancels what is placed.
-        session.place(placed)
-        return None
-
     async def _place_again(self, session: Session, error: BatonError) -> None:
         """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""
-        if not error.retryable or session.epoch + 1 >= self._attempts:
+        if not error.retryable or session.moves + 1 >= self._attempts:
             raise error
         logger.warning("session moves on: %s", error, extra={"session": session.id})
-        self._cancel_workers(session)
+        self._placing.cancel(session)
         observe_move()
+        session.moves += 1
         session.begin_epoch(session.epoch + 1)
-        await self._place(session)
-
-    def _cancel_workers(self, session: Session) -> None:
-        if session.placed is not None:
-            self._cancel_placed(session.id, session.epoch, session.placed)
-        else:
-            self._outbox.post(subjects.CANCEL_PLACEMENT, CancelPlacement(session=session.id, epoch=session.epoch))
-
-    def _cancel_placed(self, session: str, epoch: int, placed: Placed) -> None:
-        cancel = Cancel(session=session, epoch=epoch)
-        self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
-        self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
+        await self._placing.place(session)
 
 
 class RunningGeneration:

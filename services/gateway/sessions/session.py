@@ -19,7 +19,9 @@ from shared.protocol.wire import pack_ids
 class Session:
     """Fed with frames by the gateway's listener, read by one reader, which may be slow.
 
-    What waits is bounded by the request's `max_tokens`, and the reader takes all of it at once.
+    What waits is bounded by the request's `max_tokens`, and the reader takes all of it at once. `moves` counts how
+    often workers failed it; `left` says that its reader is gone; `heard` has the boots of the present epoch's workers
+    that have been heard; `heard_at_s` is when the epoch last spoke.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -28,7 +30,9 @@ class Session:
         self.timeline = Timeline()
         self.placed: Placed | None = None
         self.handed_off = False
-        self.heard: set[tuple[Role, str]] = set()
+        self.moves = 0
+        self.left = False
+        self.heard: dict[tuple[Role, str], str] = {}
         self.gaps_s: list[float] = []
         self._delivery = Delivery()
         self._emitted: list[int] = []
@@ -38,6 +42,7 @@ class Session:
         self._arrived = asyncio.Event()
         self._stopped = False
         self._placed_at_s = 0.0
+        self.heard_at_s = 0.0
         self._waits_since_s: float | None = None
         self._deadline_s = time.monotonic() + request.deadline_s
 
@@ -60,6 +65,10 @@ class Session:
     def placed_for_s(self) -> float:
         """How long ago the present epoch was placed."""
         return time.monotonic() - self._placed_at_s
+
+    def quiet_for_s(self) -> float:
+        """How long no frame of the present epoch has come since it was placed."""
+        return time.monotonic() - self.heard_at_s
 
     def missing_for_s(self) -> float:
         """How long later tokens have waited for one that has not arrived; 0 when none do."""
@@ -97,13 +106,14 @@ class Session:
 
     def place(self, placed: Placed) -> None:
         self.placed = placed
-        self._placed_at_s = time.monotonic()
+        self._placed_at_s = self.heard_at_s = time.monotonic()
         self.timeline.placed(placed)
 
     def on_frame(self, frame: TokenFrame) -> None:
         """Take in one frame. Raises ProtocolError for one that makes no sense."""
         tokens = self._delivery.accept(frame)
         if frame.epoch == self.epoch:
+            self.heard_at_s = time.monotonic()
             self.timeline.report(frame)
             self.handed_off = self.handed_off or frame.handoff is not None
         if not self._delivery.waits:

@@ -12,28 +12,48 @@ from shared.errors import WorkerFailed
 
 UNHEARD_S = 3.0
 MISSING_S = 2.0
+STALLED_S = 30.0
+RESUMED_DECODE_S = 5.0
+RESUMED_PREFILL_S = 15.0
 
 
 def unnoticed_failure(session: Session, fleet: Liveness) -> WorkerFailed | None:
     """Why the present epoch of `session` will not go on by itself, if so."""
     lost = _lost_worker(session, fleet)
     if lost is not None:
-        return WorkerFailed(f"worker {lost} fell silent")
+        return WorkerFailed(f"worker {lost} is gone")
     if session.missing_for_s() > MISSING_S:
         return WorkerFailed("tokens were lost on the way")
+    if session.placed is not None and not session.finished and _stalled(session, fleet):
+        return WorkerFailed(f"nothing was heard of the session for {session.quiet_for_s():.0f} s")
     return None
 
 
+def _stalled(session: Session, fleet: Liveness) -> bool:
+    """Its workers live and say nothing of it: they are stuck, or their last words were lost with a connection."""
+    quiet_s = session.quiet_for_s()
+    if session.handed_off and quiet_s > STALLED_S:
+        return True
+    resumed_s = fleet.resumed_for_s()
+    patience_s = RESUMED_DECODE_S if session.handed_off else RESUMED_PREFILL_S
+    return resumed_s is not None and quiet_s > resumed_s > patience_s
+
+
 def _lost_worker(session: Session, fleet: Liveness) -> str | None:
-    """The worker that holds the session and is silent. One not heard yet, by a young gateway, gets more time."""
+    """The worker that held the session and is silent, or was started anew.
+
+    One not heard yet, by a young gateway, gets more time.
+    """
     if session.placed is None or session.finished:
         return None
     needed = [(Role.DECODE, session.placed.decode)]
     if not session.handed_off:
         needed.append((Role.PREFILL, session.placed.prefill))
     for worker in needed:
-        if fleet.is_alive(*worker):
-            session.heard.add(worker)
+        boot = fleet.boot(*worker)
+        if boot is not None:
+            if session.heard.setdefault(worker, boot) != boot:
+                return worker[1]
         elif worker in session.heard or session.placed_for_s() > UNHEARD_S:
             return worker[1]
     return None

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from scheduler_words import ScriptedWorkers, decode_beat, fleet_of, prefill_beat, request
 
+from services.scheduler import fleet
 from services.scheduler.fleet import Fleet
 from services.scheduler.placer import Placement, Placer
 from shared.core import Role
@@ -178,10 +179,17 @@ async def test_a_prefill_of_another_build_of_the_model_is_not_asked() -> None:
 @pytest.mark.parametrize(
     "beats", [(), (decode_beat("d0"),), (prefill_beat("p0"),)], ids=["nobody", "no prefill", "no decode"]
 )
-async def test_without_a_live_worker_of_each_phase_it_is_unavailable(beats: tuple[Beat, ...]) -> None:
+async def test_without_a_live_worker_of_each_phase_it_is_unavailable(
+    beats: tuple[Beat, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_S", -1.0)
     with pytest.raises(Unavailable) as raised:
         await Setting(*beats).place()
     assert raised.value.retry_after_ms
+
+
+async def test_a_scheduler_that_has_just_begun_to_listen_lets_it_wait() -> None:
+    assert await Setting(decode_beat("d0")).place() is None
 
 
 async def test_what_fits_no_worker_is_refused_for_good(it: Setting) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from scheduler_words import ScriptedWorkers, decode_beat, prefill_beat, request
 
+from services.scheduler import fleet
 from services.scheduler.service import SchedulerService
 from services.scheduler.settings import SchedulerSettings
 from shared.bus.connection import Bus
@@ -108,7 +109,10 @@ async def test_a_request_is_placed(scheduler: SchedulerService, around: Surround
     assert around.workers.claims[0].deadline_ms <= 20_000
 
 
-async def test_without_workers_it_is_unavailable(scheduler: SchedulerService, around: Surroundings) -> None:
+async def test_without_workers_it_is_unavailable(
+    scheduler: SchedulerService, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_S", -1.0)
     assert isinstance(await around.place(request()), Unavailable)
 
 

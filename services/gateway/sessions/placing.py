@@ -1,0 +1,189 @@
+"""Asking a scheduler who shall hold a session, until one says so.
+
+A failure that may pass is followed by the same question after a pause; a question that is lost, with the scheduler or
+the connection that had it, by the question in a new epoch. Knows nothing of tokens. `Sessions` calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from services.gateway.sessions.session import Session
+from shared.bus.connection import Bus, Unreached
+from shared.bus.liveness import Liveness
+from shared.bus.outbox import Outbox
+from shared.core import Role
+from shared.errors import BatonError, Cancelled, Draining, Overloaded, Unavailable
+from shared.protocol import subjects
+from shared.protocol.to_decode import Cancel
+from shared.protocol.to_scheduler import CancelPlacement, Placed
+from shared.runtime.tasks import Tasks
+
+PLACE_MARGIN_S = 1.0
+FIRST_PATIENCE_S = 5.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+RETRIES_PER_S = 200.0
+SCHEDULER_GRACE_S = 1.0
+
+
+class AnswerLost(Unavailable):
+    """Whoever had the question can answer no more, and may have given the session to workers."""
+
+
+class Question:
+    """One that waits for its answer, and the schedulers seen alive since it was asked, by id and boot."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._seen: dict[str, str] = {}
+        self._silent_since_s: float | None = None
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """It raises TimeoutError where it waits."""
+        if not self._given_up:
+            self._given_up = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def look(self, fleet: Liveness, now_s: float) -> None:
+        """Give up when a scheduler that may have it was started anew, or stays silent."""
+        alive = {beat.worker: beat.boot for beat in fleet.alive(Role.SCHEDULER)}
+        if any(alive.get(name, boot) != boot for name, boot in self._seen.items()):
+            self.give_up()
+        elif self._seen.keys() - alive.keys():
+            self._silent_since_s = self._silent_since_s or now_s
+            if now_s - self._silent_since_s > SCHEDULER_GRACE_S:
+                self.give_up()
+        else:
+            self._silent_since_s = None
+        self._seen = {**alive, **self._seen}
+
+
+class RetryPace:
+    """Spreads retries over time, whoever makes them: `delay_s` reserves the next moment for one."""
+
+    def __init__(self, per_s: float = RETRIES_PER_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = 1 / per_s
+        self._clock = clock
+        self._next_s = clock()
+
+    def delay_s(self) -> float:
+        now_s = self._clock()
+        moment_s = max(now_s, self._next_s)
+        self._next_s = moment_s + self._interval_s
+        return moment_s - now_s
+
+
+class Placing:
+    """Places the sessions of `gateway`, and takes back what was placed."""
+
+    def __init__(self, bus: Bus, outbox: Outbox, fleet: Liveness, tasks: Tasks, *, gateway: str, model: str) -> None:
+        self._bus = bus
+        self._outbox = outbox
+        self._fleet = fleet
+        self._tasks = tasks
+        self._gateway = gateway
+        self._model = model
+        self._questions: set[Question] = set()
+        self._pace = RetryPace()
+
+    async def place(self, session: Session) -> None:
+        """Return when workers hold `session`, in its epoch or a newer one. Raises why none will."""
+        pauses = _pauses()
+        began_s = time.monotonic()
+        in_trouble = session.moves > 0
+        while (error := await self._asked(session)) is not None:
+            if session.finished:
+                # Only the answer was lost: the workers have done it all meanwhile.
+                return
+            if isinstance(error, AnswerLost):
+                in_trouble = True
+                self._forget_everywhere(session)
+                session.begin_epoch(session.epoch + 1)
+            elif session.left_s() <= 0 or time.monotonic() - began_s >= _patience_s(error, in_trouble):
+                raise error
+            pause_s = self._pace.delay_s() + next(pauses)
+            await asyncio.sleep(max(0.0, min(pause_s, session.left_s())))
+
+    def look(self) -> None:
+        """Ask again what died with its scheduler. To be called at an interval."""
+        now_s = time.monotonic()
+        for question in list(self._questions):
+            question.look(self._fleet, now_s)
+
+    def reconnected(self) -> None:
+        """Answers that came meanwhile are lost."""
+        for question in list(self._questions):
+            question.give_up()
+
+    def cancel(self, session: Session) -> None:
+        """Free the present epoch of `session` wherever it is."""
+        if session.placed is not None:
+            self._cancel_placed(session.id, session.epoch, session.placed)
+        else:
+            self._outbox.post(subjects.CANCEL_PLACEMENT, CancelPlacement(session=session.id, epoch=session.epoch))
+
+    async def _asked(self, session: Session) -> BatonError | None:
+        """Ask a scheduler. The asking outlives a reader that leaves: what it finds must be cancelled too."""
+        asking = self._tasks.start(self._ask(session, session.epoch), name=f"place {session.id}")
+        return await asyncio.shield(asking)
+
+    async def _ask(self, session: Session, epoch: int) -> BatonError | None:
+        request = session.place_request(self._gateway, self._model)
+        timeout_s = session.left_s() + PLACE_MARGIN_S
+        question: Question | None = None
+        try:
+            async with asyncio.timeout(None) as limit:
+                question = Question(limit)
+                self._questions.add(question)
+                placed = await self._bus.request(subjects.PLACE, request, Placed, timeout_s)
+        except TimeoutError:
+            return AnswerLost("the scheduler that was asked is gone", retry_after_ms=1000)
+        except BatonError as error:
+            return error
+        finally:
+            if question is not None:
+                self._questions.discard(question)
+        if session.left or session.epoch != epoch:
+            self._cancel_placed(session.id, epoch, placed)
+            return Cancelled("the reader left while the session was placed")
+        # At once, not when the reader runs again: it may be leaving already, and cancels what is placed.
+        session.place(placed)
+        return None
+
+    def _forget_everywhere(self, session: Session) -> None:
+        """Nobody knows who was given the session: nobody may hold it."""
+        self.cancel(session)
+        cancel = Cancel(session=session.id, epoch=session.epoch, reason="its scheduler is gone")
+        for role in (Role.PREFILL, Role.DECODE):
+            for beat in self._fleet.alive(role):
+                self._outbox.post(subjects.cancel(role, beat.worker), cancel)
+
+    def _cancel_placed(self, session: str, epoch: int, placed: Placed) -> None:
+        cancel = Cancel(session=session, epoch=epoch)
+        self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
+        self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
+
+
+def _patience_s(error: BatonError, in_trouble: bool) -> float:
+    """How long `error` may be met before it is the answer.
+
+    A new request is refused when workers are missing or queues full, so that its client knows and slows down. One that
+    was held already, and lost what held it, waits for what comes back.
+    """
+    if in_trouble and isinstance(error, Unavailable | Overloaded):
+        return math.inf
+    return FIRST_PATIENCE_S if isinstance(error, Unreached | Draining) else 0.0
+
+
+def _pauses() -> Iterator[float]:
+    """Growing, each give or take half, in seconds."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.5)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
