@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -44,20 +45,20 @@ class BuildFailed(Exception):
     """The library cannot be built here; the message says why."""
 
 
-def built_library(cache: Path) -> Path:
+def built_library(cache: Path, flags: Sequence[str] = FLAGS) -> Path:
     """The library for this machine, below `cache`; built if it is not there. Raises BuildFailed or OSError."""
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise BuildFailed(f"none of {', '.join(_COMPILERS)} is installed")
     folder = _own_folder(cache / "native")
-    built = folder / f"baton-{_fingerprint(compiler)}.so"
+    built = folder / f"baton-{_fingerprint(compiler, flags)}.so"
     if built.exists():
         return built
     try:
         with filelock.FileLock(built.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S):
             if not built.exists():
                 _log.info("building native kernels, which takes some seconds, once: %s", built)
-                _build(compiler, built)
+                _build(compiler, flags, built)
     except filelock.Timeout as error:
         raise BuildFailed(f"another process has been building {built} for {_LOCK_TIMEOUT_S:.0f} s") from error
     return built
@@ -72,11 +73,11 @@ def _own_folder(folder: Path) -> Path:
     return folder
 
 
-def _build(compiler: str, built: Path) -> None:
+def _build(compiler: str, flags: Sequence[str], built: Path) -> None:
     """Compile beside `built` and move there at the end, so that no half a library is ever seen."""
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         made = Path(folder) / built.name
-        command = [compiler, *FLAGS, *sorted(map(str, SOURCES.glob("*.cpp"))), "-o", str(made)]
+        command = [compiler, *flags, *sorted(map(str, SOURCES.glob("*.cpp"))), "-o", str(made)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -87,9 +88,9 @@ def _build(compiler: str, built: Path) -> None:
         made.replace(built)
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: str, flags: Sequence[str]) -> str:
     status = Path(compiler).resolve().stat()
-    parts = [compiler, str(status.st_size), str(status.st_mtime_ns), *FLAGS, _processor()]
+    parts = [compiler, str(status.st_size), str(status.st_mtime_ns), *flags, _processor()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())

@@ -19,11 +19,16 @@ def load(cache: Path | None = None) -> Kernels | None:
     None, with one line in the log, when this machine cannot build or load them. Blocks for seconds when it builds.
     """
     try:
-        library = ctypes.CDLL(str(built_library(cache or Path.home() / ".cache" / "baton")))
-        for name, call in FUNCTIONS.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = (ctypes.POINTER(call),), ctypes.c_int
+        return open_library(built_library(cache or Path.home() / ".cache" / "baton"))
     except (BuildFailed, OSError, RuntimeError, AttributeError) as error:
         _log.warning("no native kernels, the slower path is taken: %s", error)
         return None
+
+
+def open_library(path: Path) -> Kernels:
+    """The kernels in a built library. Raises OSError or AttributeError when it is none."""
+    library = ctypes.CDLL(str(path))
+    for name, call in FUNCTIONS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = (ctypes.POINTER(call),), ctypes.c_int
     return Kernels(library)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from attention_formula import formula
-from native_library import native_kernels, needs_compiler
+from native_library import native_kernels, needs_compiler, plain_kernels
 
 from shared.core import KvLayout
 from shared.engine.attention import AttentionKind
@@ -27,9 +27,10 @@ DTYPES = ["float32", "bfloat16"]
 pytestmark = needs_compiler
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return native_kernels()
+@pytest.fixture(scope="module", params=[native_kernels, plain_kernels], ids=["native", "plain"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    build: Callable[[], Kernels] = request.param
+    return build()
 
 
 class Case:

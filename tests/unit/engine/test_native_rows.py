@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from native_library import native_kernels, needs_compiler
+from native_library import native_kernels, needs_compiler, plain_kernels
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from shared.core import KvLayout
@@ -16,9 +18,10 @@ CPU = torch.device("cpu")
 pytestmark = needs_compiler
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return native_kernels()
+@pytest.fixture(scope="module", params=[native_kernels, plain_kernels], ids=["native", "plain"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    build: Callable[[], Kernels] = request.param
+    return build()
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)

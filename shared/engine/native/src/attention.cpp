@@ -168,6 +168,16 @@ static void attend_rows(Tile<Type>& tile, int first, const Block& block, const K
         add_values<Type, kRows, 1>(tile, first, d, remains, weight_units, block.values, ahead);
 }
 
+// The last rows of a tile, `kMost` or fewer.
+template <class Type, int kMost>
+static void attend_rest(Tile<Type>& tile, int first, const Block& block, const Kind& kind) {
+    if (tile.count - first == kMost) {
+        attend_rows<Type, kMost>(tile, first, block, kind);
+    } else if constexpr (kMost > 1) {
+        attend_rest<Type, kMost - 1>(tile, first, block, kind);
+    }
+}
+
 template <class Type>
 static void attend_block(Tile<Type>& tile, Block block, const Kind& kind) {
     int first = 0;
@@ -175,14 +185,7 @@ static void attend_block(Tile<Type>& tile, Block block, const Kind& kind) {
         attend_rows<Type, kTileRows>(tile, first, block, kind);
         block.ahead_keys = block.ahead_values = {};
     }
-    switch (tile.count - first) {
-        case 5: return attend_rows<Type, 5>(tile, first, block, kind);
-        case 4: return attend_rows<Type, 4>(tile, first, block, kind);
-        case 3: return attend_rows<Type, 3>(tile, first, block, kind);
-        case 2: return attend_rows<Type, 2>(tile, first, block, kind);
-        case 1: return attend_rows<Type, 1>(tile, first, block, kind);
-        default: return;
-    }
+    attend_rest<Type, kTileRows - 1>(tile, first, block, kind);
 }
 
 static inline const uint32_t* values_of(Tile<Float32>&, const float* values) { return units(values); }

@@ -10,7 +10,12 @@ namespace baton {
 
 constexpr int kBlockKeys = 64;
 constexpr int kKeyVectors = kBlockKeys / kLanes;
-constexpr int kTileRows = 6;      // rows per call of the matrix kernel: 6 * 4 sums stay in registers
+// Rows per call of the matrix kernel: as many as have all their sums in registers.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 6;
+#else
+constexpr int kTileRows = 2;
+#endif
 constexpr int kTileVectors = 4;
 
 struct Float32 {
