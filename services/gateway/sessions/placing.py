@@ -36,19 +36,22 @@ class AnswerLost(Unavailable):
 
 
 class Question:
-    """One that waits for its answer, and the schedulers seen alive since it was asked, by id and boot."""
+    """One that waits for its answer, and the schedulers seen alive since it was asked, by id and boot.
 
-    def __init__(self, limit: asyncio.Timeout) -> None:
-        self._limit = limit
+    `lost` is called once, when no answer is to be expected any more.
+    """
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
         self._seen: dict[str, str] = {}
         self._silent_since_s: float | None = None
         self._given_up = False
 
     def give_up(self) -> None:
-        """It raises TimeoutError where it waits."""
+        """Whoever had it, or the answer, is gone."""
         if not self._given_up:
             self._given_up = True
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._lost()
 
     def look(self, fleet: Liveness, now_s: float) -> None:
         """Give up when a scheduler that may have it was started anew, or stays silent."""
@@ -139,7 +142,7 @@ class Placing:
         question: Question | None = None
         try:
             async with asyncio.timeout(None) as limit:
-                question = Question(limit)
+                question = Question(lambda: limit.reschedule(asyncio.get_running_loop().time()))
                 self._questions.add(question)
                 placed = await self._bus.request(subjects.PLACE, request, Placed, timeout_s)
         except TimeoutError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.bus.liveness import MISSED_BEATS, Liveness
+from shared.bus.liveness import MISSED_BEATS, RETURN_S, Liveness
 from shared.core import Role
 from shared.protocol.to_all import Beat, WorkerState
 
@@ -114,3 +114,32 @@ def test_processes_that_come_and_go_are_not_remembered(liveness: Liveness, clock
         liveness.hear(beat(worker=f"w{number}"))
         clock.now_s += 1.0
     assert len(liveness._beats) <= MISSED_BEATS + 1
+
+
+def test_nobody_is_taken_for_dead_while_the_listener_is_cut_off(liveness: Liveness, clock: Clock) -> None:
+    liveness.hear(beat())
+    liveness.suspend()
+    clock.now_s = 100.0
+    assert liveness.is_alive(Role.DECODE, "w")
+    assert [known.worker for known in liveness.alive(Role.DECODE)] == ["w"]
+    assert liveness.resumed_for_s() is None
+
+
+def test_after_that_all_have_time_to_be_heard_again(liveness: Liveness, clock: Clock) -> None:
+    liveness.hear(beat())
+    liveness.suspend()
+    clock.now_s = 100.0
+    liveness.resume()
+    clock.now_s += RETURN_S + MISSED_BEATS
+    assert liveness.is_alive(Role.DECODE, "w")
+    assert liveness.resumed_for_s() == RETURN_S + MISSED_BEATS
+    clock.now_s += 0.1
+    assert not liveness.is_alive(Role.DECODE, "w")
+
+
+def test_the_boot_tells_a_new_start_from_the_old(liveness: Liveness, clock: Clock) -> None:
+    assert liveness.boot(Role.DECODE, "w") is None
+    liveness.hear(beat())
+    assert liveness.boot(Role.DECODE, "w") == "b1"
+    liveness.hear(beat(boot="b2"))
+    assert liveness.boot(Role.DECODE, "w") == "b2"

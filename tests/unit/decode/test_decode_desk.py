@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from claims import SPEC, claim, desk, engine
 
+from services.decode.desk import ClaimDesk
 from services.decode.session import SessionState
 from shared.engine.fake import FakeEngine
 from shared.errors import (
@@ -166,3 +167,21 @@ def test_sessions_past_their_deadline_are_overdue():
     assert it.overdue() == []
     now_s[0] = 101.0
     assert it.overdue() == [early]
+
+
+def test_a_claim_nobody_feeds_is_told_until_prefill_speaks():
+    now_s = 100.0
+    it = ClaimDesk(engine(), "d0", batch_limit=8, window_bytes=1 << 20, clock=lambda: now_s)
+    session = it.grant(claim())
+    now_s = 130.1
+    assert it.unfed(lease_s=30.0) == [session]
+    it.fed(session)
+    assert it.unfed(lease_s=30.0) == []
+
+
+def test_a_running_session_needs_no_prefill():
+    now_s = 100.0
+    it = ClaimDesk(engine(), "d0", batch_limit=8, window_bytes=1 << 20, clock=lambda: now_s)
+    it.grant(claim()).advance(SessionState.RUNNING)
+    now_s = 1000.0
+    assert it.unfed(lease_s=30.0) == []

@@ -104,6 +104,19 @@ async def test_those_who_wait_are_placed_in_the_order_they_came(room: WaitingRoo
     assert empty(room)
 
 
+async def test_a_newer_epoch_takes_the_place_of_the_older(room: WaitingRoom, seats: Seats, tasks: Tasks) -> None:
+    older, other = await enter(room, tasks, 1, 2)
+    tasks.start(outcome(room, request(1, epoch=1)), name="newer")
+    await settle()
+    assert isinstance(await older, Cancelled)
+    assert not other.done()
+    seats.free = 1
+    room.fleet_changed()
+    await settle()
+    assert seats.placed == [1]
+    assert len(room) == 1
+
+
 async def test_one_change_that_frees_many_seats_fills_them_all(room: WaitingRoom, seats: Seats, tasks: Tasks) -> None:
     await enter(room, tasks, 1, 2, 3, 4)
     seats.free = 3

@@ -140,8 +140,8 @@ class Fleet:
         self.now_s = 0.0
         self.liveness = Liveness(lambda: self.now_s)
 
-    def beats(self, role: Role, worker: str) -> None:
-        self.liveness.hear(Beat(worker=worker, role=role, boot="b", state=WorkerState.READY, interval_ms=1000))
+    def beats(self, role: Role, worker: str, boot: str = "b") -> None:
+        self.liveness.hear(Beat(worker=worker, role=role, boot=boot, state=WorkerState.READY, interval_ms=1000))
 
 
 @pytest.fixture
@@ -184,6 +184,33 @@ async def test_workers_a_young_gateway_has_not_heard_get_time(
 ):
     assert unnoticed_failure(session, fleet.liveness) is None
     monkeypatch.setattr(watch, "UNHEARD_S", -1.0)
+    assert unnoticed_failure(session, fleet.liveness) is not None
+
+
+async def test_a_worker_that_was_started_anew_has_lost_its_sessions(fleet: Fleet, session: Session):
+    fleet.beats(Role.PREFILL, "p0")
+    fleet.beats(Role.DECODE, "d0")
+    assert unnoticed_failure(session, fleet.liveness) is None
+    fleet.beats(Role.DECODE, "d0", boot="another")
+    failure = unnoticed_failure(session, fleet.liveness)
+    assert failure is not None
+    assert "d0" in failure.message
+
+
+@pytest.mark.parametrize("name", ["STALLED_S", "RESUMED_DECODE_S"])
+async def test_a_session_nothing_is_heard_of_fails(
+    fleet: Fleet, session: Session, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """For too long; or, sooner, since the gateway was cut off."""
+    fleet.beats(Role.DECODE, "d0")
+    session.on_frame(frame(0, [1], handoff=REPORT))
+    session.heard_at_s -= 10.0
+    assert unnoticed_failure(session, fleet.liveness) is None
+    fleet.liveness.suspend()
+    fleet.liveness.resume()
+    fleet.now_s = 1.0
+    assert unnoticed_failure(session, fleet.liveness) is None
+    monkeypatch.setattr(watch, name, 0.5)
     assert unnoticed_failure(session, fleet.liveness) is not None
 
 
