@@ -41,9 +41,9 @@ class Question:
     `lost` is called once, when no answer is to be expected any more.
     """
 
-    def __init__(self, lost: Callable[[], None]) -> None:
+    def __init__(self, lost: Callable[[], None], fleet: Liveness) -> None:
         self._lost = lost
-        self._seen: dict[str, str] = {}
+        self._seen = _schedulers(fleet)
         self._silent_since_s: float | None = None
         self._given_up = False
 
@@ -54,9 +54,9 @@ class Question:
             self._lost()
 
     def look(self, fleet: Liveness, now_s: float) -> None:
-        """Give up when a scheduler that may have it was started anew, or stays silent."""
-        alive = {beat.worker: beat.boot for beat in fleet.alive(Role.SCHEDULER)}
-        if any(alive.get(name, boot) != boot for name, boot in self._seen.items()):
+        """Give up when a scheduler that may have it was started anew or stays silent, or when none was there to ask."""
+        alive = _schedulers(fleet)
+        if (alive and not self._seen) or any(alive.get(name, boot) != boot for name, boot in self._seen.items()):
             self.give_up()
         elif self._seen.keys() - alive.keys():
             self._silent_since_s = self._silent_since_s or now_s
@@ -142,7 +142,7 @@ class Placing:
         question: Question | None = None
         try:
             async with asyncio.timeout(None) as limit:
-                question = Question(lambda: limit.reschedule(asyncio.get_running_loop().time()))
+                question = Question(lambda: limit.reschedule(asyncio.get_running_loop().time()), self._fleet)
                 self._questions.add(question)
                 placed = await self._bus.request(subjects.PLACE, request, Placed, timeout_s)
         except TimeoutError:
@@ -171,6 +171,11 @@ class Placing:
         cancel = Cancel(session=session, epoch=epoch)
         self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
         self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
+
+
+def _schedulers(fleet: Liveness) -> dict[str, str]:
+    """The boot of each that lives."""
+    return {beat.worker: beat.boot for beat in fleet.alive(Role.SCHEDULER)}
 
 
 def _patience_s(error: BatonError, in_trouble: bool) -> float:
