@@ -16,8 +16,8 @@ class HandoffBus:
         self._manifests = subjects.kv_manifest(session, epoch)
         self._probes = subjects.kv_probe(session, epoch)
 
-    async def chunk(self, header: bytes, payload: memoryview) -> None:
-        await self._bus.publish_parts(self._chunks, header, payload)
+    async def chunk(self, header: bytes, *payload: memoryview) -> None:
+        await self._bus.publish_parts(self._chunks, header, *payload)
 
     async def manifest(self, manifest: Manifest) -> None:
         await self._bus.send(self._manifests, manifest)

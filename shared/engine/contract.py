@@ -81,6 +81,13 @@ class Engine(Protocol):
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         """The bytes of `region`, `region.size_bytes(spec.layout)` of them. Valid until `close(key)`."""
 
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
+        """The same bytes in the same order, in one part or several, copied only where that is cheaper than many parts.
+
+        Parts may be the cache's own memory: read them before `close(key)`. Who may read them later, as a socket may
+        that is still being written to, must be sure that the reader checks what comes.
+        """
+
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         """Write `region`. The caller has checked that it fits the layout, the capacity and `payload`."""
 

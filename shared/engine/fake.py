@@ -105,6 +105,9 @@ class FakeEngine:
         block = self._sequences[key].cells[_index(region)]
         return np.ascontiguousarray(block).data.cast("B")
 
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
+        return [self.export_kv(key, region)]
+
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         cells = self._sequences[key].cells[_index(region)]
         cells[:] = np.frombuffer(payload, dtype=np.uint64).reshape(cells.shape)

@@ -159,6 +159,9 @@ class TorchEngine:
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         return kv_transfer.read(self._sequences[key].space, region)
 
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
+        return kv_transfer.parts(self._sequences[key].space, region)
+
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         kv_transfer.write(self._sequences[key].space, region, payload)
 

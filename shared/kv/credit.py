@@ -34,14 +34,21 @@ class SendCredit:
         self._over = True
         self._grew.set()
 
+    def try_take(self, size_bytes: int) -> bool:
+        """Count `size_bytes` as published, if so much more may be published now."""
+        if self._over or self._published_bytes + size_bytes > self._granted_bytes:
+            return False
+        self._published_bytes += size_bytes
+        return True
+
     async def take(self, size_bytes: int) -> bool:
         """Wait until `size_bytes` more may be published, and count them as published. False: the transfer is over."""
-        while not self._over and self._published_bytes + size_bytes > self._granted_bytes:
+        while not self.try_take(size_bytes):
+            if self._over:
+                return False
             self._grew.clear()
             await self._grew.wait()
-        if not self._over:
-            self._published_bytes += size_bytes
-        return not self._over
+        return True
 
 
 class ReceiveCredit:

@@ -29,15 +29,15 @@ REPEATS = 5
 
 
 class KvSource(Protocol):
-    """Where payloads come from: `Engine.export_kv`."""
+    """Where payloads come from: an `Engine`."""
 
-    def export_kv(self, key: str, region: KvRegion) -> memoryview: ...
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]: ...
 
 
 class ChunkBus(Protocol):
     """Where one transfer's messages go."""
 
-    async def chunk(self, header: bytes, payload: memoryview) -> None: ...
+    async def chunk(self, header: bytes, *payload: memoryview) -> None: ...
 
     async def manifest(self, manifest: Manifest) -> None: ...
 
@@ -150,8 +150,8 @@ class Sender:
         for region in regions:
             if not await self._take_credit(region.size_bytes(self._spec.layout)):
                 return
-            payload = self._source.export_kv(self._key, region)
-            await self._bus.chunk(encode_header(self._header(region), payload), payload)
+            payload = self._source.export_kv_parts(self._key, region)
+            await self._bus.chunk(encode_header(self._header(region), *payload), *payload)
             self.chunks += 1
 
     async def _take_credit(self, size_bytes: int) -> bool:
@@ -159,6 +159,9 @@ class Sender:
 
         False: the transfer is over.
         """
+        # The usual case, without the cost of a timer for every chunk.
+        if self._credit.try_take(size_bytes):
+            return True
         for _ in range(REPEATS):
             try:
                 async with asyncio.timeout(SILENCE_S):

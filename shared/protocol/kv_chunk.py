@@ -37,8 +37,11 @@ class KvChunkHeader(msgspec.Struct, frozen=True, kw_only=True):
     region: KvRegion
 
 
-def encode_header(header: KvChunkHeader, payload: memoryview | bytes) -> bytes:
-    """The header bytes that go before `payload`."""
+def encode_header(header: KvChunkHeader, *payload: memoryview | bytes) -> bytes:
+    """The header bytes that go before `payload`: parts of bytes, one after the other."""
+    checksum = xxhash.xxh3_64()
+    for part in payload:
+        checksum.update(part)
     region = header.region
     body = _BODY.pack(
         MAGIC,
@@ -55,9 +58,9 @@ def encode_header(header: KvChunkHeader, payload: memoryview | bytes) -> bytes:
         region.layer_stop,
         region.token_start,
         region.token_stop,
-        len(payload),
+        sum(map(len, payload)),
         0,
-        xxhash.xxh3_64_intdigest(payload),
+        checksum.intdigest(),
     )
     return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
 

@@ -26,8 +26,8 @@ class Arena:
     def clear(self) -> None:
         self._memory.rows.zero_()
 
-    def export_kv(self, key: str, region: KvRegion) -> memoryview:
-        return kv_bytes.read(self._spaces[key], region)
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
+        return kv_bytes.parts(self._spaces[key], region)
 
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         kv_bytes.write(self._spaces[key], region, payload)

@@ -143,8 +143,8 @@ class JoiningBus:
         self._bus = bus
         self._transfer = transfer
 
-    async def chunk(self, header: bytes, payload: memoryview) -> None:
-        await self._bus.publish(subjects.kv_chunk(SESSION, self._transfer), b"".join((header, payload)))
+    async def chunk(self, header: bytes, *payload: memoryview) -> None:
+        await self._bus.publish(subjects.kv_chunk(SESSION, self._transfer), b"".join((header, *payload)))
 
     async def manifest(self, manifest: Manifest) -> None:
         await self._bus.send(subjects.kv_manifest(SESSION, self._transfer), manifest)

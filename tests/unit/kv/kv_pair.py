@@ -43,6 +43,9 @@ class Cache:
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         return memoryview(self._block(region).tobytes())
 
+    def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
+        return [self.export_kv(key, region)]
+
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
         block = self._block(region)
         block[:] = np.frombuffer(payload, dtype=np.uint8).reshape(block.shape)

@@ -130,3 +130,10 @@ def test_what_this_version_does_not_know_is_refused(offset: int, what: str) -> N
 def test_a_header_that_cannot_be_written_is_an_error_of_the_sender(change: dict[str, object]) -> None:
     with pytest.raises((ValueError, struct.error)):
         encode_header(msgspec.structs.replace(HEADER, **change), PAYLOAD)
+
+
+@pytest.mark.parametrize("cuts", [(0, 0), (1, 2), (3, len(PAYLOAD))])
+def test_a_payload_in_parts_has_the_header_of_the_whole(cuts: tuple[int, int]) -> None:
+    first, second = cuts
+    parts = (PAYLOAD[:first], memoryview(PAYLOAD)[first:second], PAYLOAD[second:])
+    assert encode_header(HEADER, *parts) == encode_header(HEADER, PAYLOAD)
