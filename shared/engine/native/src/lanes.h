@@ -115,6 +115,32 @@ static inline Lanes exp2_of_negative(Lanes x) {
 #endif
 }
 
+// p * 2^whole; overflows to infinity.
+static inline Lanes times_power(Lanes p, Lanes whole) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
+    const Ints n = __builtin_convertvector(whole, Ints), half = n >> 1;  // 2^128 and 2^-127 are no normal floats
+    return p * (Lanes)((half + 127) << 23) * (Lanes)((n - half + 127) << 23);
+#endif
+}
+
+// e^x; the polynomial is that of expf in Cephes.
+static inline Lanes exp_of(Lanes x) {
+    x = max(x, splat(-104.0f));
+    x = x > 128.0f ? splat(128.0f) : x;
+    const Lanes whole = rounded(x * splat(1.44269504088896341f));
+    const Lanes r = multiply_add(whole, splat(2.12194440e-4f), multiply_add(whole, splat(-0.693359375f), x));
+    Lanes p = splat(1.9875691500e-4f);
+    p = multiply_add(p, r, splat(1.3981999507e-3f));
+    p = multiply_add(p, r, splat(8.3334519073e-3f));
+    p = multiply_add(p, r, splat(4.1665795894e-2f));
+    p = multiply_add(p, r, splat(1.6666665459e-1f));
+    p = multiply_add(p, r, splat(5.0000001201e-1f));
+    p = multiply_add(p, r * r, r) + 1.0f;
+    return times_power(p, whole);
+}
+
 static inline Lanes tanh_of(Lanes x) {
     const Lanes size = x < 0.0f ? -x : x;
     const Lanes e = exp2_of_negative(size * splat(-2.885390081777927f));
@@ -137,16 +163,32 @@ static inline uint16_t to_bf16(float value) {
     return static_cast<uint16_t>(value != value ? 0x7fc0u : nearest);
 }
 
-// 16 numbers as bf16, to nearest, ties to even.
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+static inline Lanes load_bf16(const uint16_t* from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Lanes)(__builtin_convertvector(halves, Bits) << 16);
+}
+
+// To nearest, ties to even, as torch rounds, denormals too.
+static inline Lanes rounded_to_bf16(Lanes lanes) {
+    const Bits bits = (Bits)lanes;
+    return (Lanes)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+
+static inline void store_rounded(uint16_t* to, Lanes lanes) {
+    const Halves halves = __builtin_convertvector((Bits)rounded_to_bf16(lanes) >> 16, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+// 16 numbers as bf16, to nearest, ties to even; what is too small for a normal number may become 0.
 static inline void store_bf16(uint16_t* to, Lanes lanes) {
 #if defined(__AVX512BF16__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)lanes));
 #else
-    typedef uint32_t Bits __attribute__((vector_size(64)));
-    typedef uint16_t Halves __attribute__((vector_size(32)));
-    const Bits bits = (Bits)lanes;
-    const Halves halves = __builtin_convertvector((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, Halves);
-    std::memcpy(to, &halves, sizeof halves);
+    store_rounded(to, lanes);
 #endif
 }
 

@@ -157,38 +157,33 @@ static void store_rows(const StoreCall& call) {
     }
 }
 
-// e^x, the polynomial of expf in Moshier's Cephes library; overflows to infinity.
-static inline float exp_of(float x) {
-    x = x > 128.0f ? 128.0f : x < -104.0f ? -104.0f : x;
-    const float whole = __builtin_rintf(x * 1.44269504088896341f);
-    float r = x - whole * 0.693359375f;
-    r = r - whole * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    // In two steps: 2^128 and 2^-127 are no normal floats.
-    const int32_t n = static_cast<int32_t>(whole), half = n >> 1;
-    const int32_t a = (half + 127) << 23, b = (n - half + 127) << 23;
-    float first, second;
-    std::memcpy(&first, &a, sizeof first);
-    std::memcpy(&second, &b, sizeof second);
-    return p * first * second;
+static inline Lanes numbers(const float* from) { return load(from); }
+static inline Lanes numbers(const uint16_t* from) { return load_bf16(from); }
+static inline void put(float* to, Lanes lanes) { store(to, lanes); }
+static inline void put(uint16_t* to, Lanes lanes) { store_rounded(to, lanes); }
+static inline Lanes rounded_as(const float*, Lanes lanes) { return lanes; }
+static inline Lanes rounded_as(const uint16_t*, Lanes lanes) { return rounded_to_bf16(lanes); }
+
+template <class Stored>
+static inline void silu_mul_lanes(const Stored* gate, const Stored* up, Stored* out) {
+    const Lanes x = numbers(gate);
+    put(out, rounded_as(out, x / (1.0f + exp_of(-x))) * numbers(up));
 }
 
 template <class Stored>
 static void silu_mul(const SiluCall& call) {
+    const int64_t whole = call.width / kLanes * kLanes, rest = call.width - whole;
     for (int64_t r = 0; r < call.rows; r++) {
         const Stored* gate = static_cast<const Stored*>(call.gate_up) + r * 2 * call.width;
         const Stored* up = gate + call.width;
         Stored* out = static_cast<Stored*>(call.out) + r * call.width;
-        for (int64_t i = 0; i < call.width; i++) {
-            const float x = number(gate[i]);
-            put(out + i, rounded_as(out, x / (1.0f + exp_of(-x))) * number(up[i]));
-        }
+        for (int64_t i = 0; i < whole; i += kLanes) silu_mul_lanes(gate + i, up + i, out + i);
+        if (rest == 0) continue;
+        Stored last[3][kLanes] = {};
+        std::memcpy(last[0], gate + whole, sizeof(Stored) * rest);
+        std::memcpy(last[1], up + whole, sizeof(Stored) * rest);
+        silu_mul_lanes(last[0], last[1], last[2]);
+        std::memcpy(out + whole, last[2], sizeof(Stored) * rest);
     }
 }
 
