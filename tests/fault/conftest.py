@@ -1,8 +1,8 @@
-"""Fleets of real processes. Each module of tests breaks one of its own."""
+"""Fleets of real processes. Most tests break the same one, which heals."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,23 @@ from stack import Stack
 
 from .scene import Scene, fleet, scene_of
 
+Measured = Callable[[float], None]
+_measured: list[str] = []
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Takes the longest pause of a stream in seconds, to be shown after the run."""
+    return lambda pause_s: _measured.append(f"{pause_s:5.2f} s  {request.node.name}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _measured:
+        terminalreporter.section("longest pause of a stream")
+        terminalreporter.write("\n".join(_measured) + "\n")
+
+
+@pytest.fixture(scope="session")
 def two_by_two(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two prefill and two decode workers."""
     with fleet(tmp_path_factory.mktemp("logs"), "--prefill", "2", "--decode", "2") as stack:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import msgpack
 import pytest
 from stack import Stack
 
+from .conftest import Measured
 from .scene import Scene, fleet, scene_of
 
 pytestmark = pytest.mark.model
+
+FREED_WITHIN_S = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +34,15 @@ async def scene(one_seat: Stack, model_folder: Path) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("worker", ["decode-0", "prefill-0"])
-async def test_a_stream_goes_on_when_its_only_worker_is_back(scene: Scene, worker: str):
+async def test_a_stream_goes_on_when_its_only_worker_is_back(scene: Scene, worker: str, measured: Measured):
     request = scene.request(300, 120)
     async with scene.streams(request) as [stream]:
         if worker == "decode-0":
             await stream.until(40)
         else:
             await scene.message("baton.v1.kv.*.*.chunk")
-        scene.kill(worker)
+        killed_s = scene.kill(worker)
+    measured(stream.longest_pause_s(killed_s))
 
 
 async def test_a_running_stream_does_not_miss_the_scheduler(scene: Scene):
@@ -60,3 +66,13 @@ async def test_a_scheduler_that_dies_as_it_places_leaves_nothing_behind(scene: S
     async with scene.streams(scene.request(300, 20)):
         await scene.message(f"baton.v1.{question}")
         scene.kill("scheduler-0")
+
+
+async def test_the_sessions_of_a_dead_gateway_are_freed(scene: Scene):
+    request = {"type": "generate", "id": "a", "ignore_eos": True, **scene.request(20, 4000)}
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{scene.stack.http_url}/v1/stream") as socket:
+        await socket.send_json(request)
+        await scene.holder("decode")
+        scene.kill("gateway-0")
+        async with asyncio.timeout(FREED_WITHIN_S):
+            await scene.beats.at_rest()

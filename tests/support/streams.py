@@ -52,11 +52,10 @@ class Stream:
     def _over(self) -> bool:
         return self.last.get("type") in ("finished", "error")
 
-    def resumed_after_s(self, moment_s: float) -> float:
-        """From `moment_s` until tokens came again after the longest pause since then."""
-        since = [moment_s, *(moment for moment in self.moments_s if moment > moment_s)]
-        pauses = [(later - earlier, later) for earlier, later in itertools.pairwise(since)]
-        return max(pauses)[1] - moment_s
+    def longest_pause_s(self, since_s: float) -> float:
+        """Between two deltas, or from `since_s` until the first one after it."""
+        moments_s = [since_s, *(moment_s for moment_s in self.moments_s if moment_s > since_s)]
+        return max((later - earlier for earlier, later in itertools.pairwise(moments_s)), default=0.0)
 
 
 @asynccontextmanager
