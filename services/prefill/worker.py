@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from services.prefill.handoff import HandoffBus
+from services.prefill.layer_stream import LayerStream
 from services.prefill.queue import RunQueue
 from services.prefill.run import PrefillRun, RunState
 from services.prefill.settings import PrefillSettings
@@ -171,8 +172,13 @@ class PrefillWorker:
 
     async def _compute_slices(self, batch: list[_Held], slices: list[PrefillSlice]) -> None:
         self._computing = frozenset(held.run.key for held in batch)
+        feeds = [(held.sender, part) for held, part in zip(batch, slices, strict=True)]
+        stream = LayerStream(feeds, asyncio.get_running_loop())
+        for held in batch:
+            if held.transfer is None:
+                held.transfer = self._tasks.start(self._transfer(held), name=f"transfer {held.run.key}")
         try:
-            sampled = await self._thread.call(self._engine.prefill, slices)
+            sampled = await self._thread.call(self._engine.prefill, slices, stream.on_layer)
         except Exception as error:
             logger.error("prefill failed, %d prompts with it", len(batch), exc_info=error)
             self._computing = frozenset()
@@ -185,14 +191,12 @@ class PrefillWorker:
             if held.run.state is RunState.ENDED:
                 self._release_ended(held)
             else:
+                stream.finish(held.sender, self._engine.spec.layout.layers)
                 self._absorb(held, part, token)
 
     def _absorb(self, held: _Held, part: PrefillSlice, token: SampledToken | None) -> None:
         held.run.done_tokens = part.stop
-        if held.transfer is None:
-            held.transfer = self._tasks.start(self._transfer(held), name=f"transfer {held.run.key}")
         if token is None:
-            held.sender.computed(part.start, part.stop)
             return
         self._queue.remove(held.run)
         frame = held.run.first_frame(token, self._engine.spec, self._settings.id)
@@ -203,7 +207,6 @@ class PrefillWorker:
             self._end(held)
             return
         held.run.advance(RunState.SENDING)
-        held.sender.computed(part.start, part.stop)
         held.sender.finish(token.token_id)
 
     async def _transfer(self, held: _Held) -> None:

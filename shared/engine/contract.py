@@ -9,17 +9,20 @@ Guarantees every engine gives:
 
 Threads: `prefill` and `step` run on the engine's own thread, one at a time. All other methods run on the event loop's
 thread, may run beside them, are short, and are never called for a key that is in the running `prefill` or `step`;
-except `export_kv` of tokens that an earlier call computed.
+except `export_kv` and `export_kv_parts` of what is computed: tokens of an earlier call, layers that `on_layer` told of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
+
+OnLayer = Callable[[int], None]
+"""Told, on the engine's thread, how many layers hold the KV of all slices of the running call."""
 
 
 class SequenceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +75,11 @@ class Engine(Protocol):
     def close(self, key: str) -> None:
         """Free everything of `key`. Closing an unknown key does nothing."""
 
-    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+    def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         """Compute slices of different sequences in one call. A slice that reaches the prompt's end yields a token.
+
+        `on_layer` is told of the layers in order, or of some of them, or of none: what the call has computed when it
+        returns is all there in any case. It must be quick.
 
         The sampled token is appended to its sequence; its KV is not computed yet.
         """

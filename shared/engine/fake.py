@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from shared.core import KvLayout, KvRegion, ModelSpec, SampledToken, TokenLogprob
-from shared.engine.contract import KvUsage, PrefillSlice, SequenceSpec
+from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
 from shared.errors import ContextExceeded, InvalidRequest, KvExhausted
 
 FAKE_LAYOUT = KvLayout(layers=4, kv_heads=1, head_dim=2, dtype="float32")
@@ -90,10 +90,14 @@ class FakeEngine:
         if sequence is not None:
             self._used_bytes -= sequence.cells.shape[2] * self._spec.layout.token_bytes
 
-    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+    def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         tokens = sum(part.stop - part.start for part in slices)
         time.sleep(self._pace.prefill_token_s * tokens)
-        return [self._prefill_one(part) for part in slices]
+        sampled = [self._prefill_one(part) for part in slices]
+        if on_layer is not None:
+            for layers in range(1, self._spec.layout.layers + 1):
+                on_layer(layers)
+        return sampled
 
     def _prefill_one(self, part: PrefillSlice) -> SampledToken | None:
         sequence = self._sequences[part.key]

@@ -16,6 +16,7 @@ from torch import nn
 
 from shared.engine import attention, linear
 from shared.engine.checkpoint import Checkpoint
+from shared.engine.contract import OnLayer
 from shared.engine.packed import PackedBatch, RowRule
 from shared.engine.support import ProbeAttention, check_config
 from shared.errors import UnsupportedModel
@@ -69,9 +70,24 @@ class GeneralRunner:
             linear.pack_linears(model)
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:
-        context = self._attention_of(batch)
+        context = _Telling(self._attention_of(batch), batch.on_layer)
         logits = _forward(self._model, batch.input_ids, batch.position_ids, batch.logit_rows, context)
         return logits[: batch.logits]
+
+
+class _Telling:
+    """An attention context that tells of every layer it is done with."""
+
+    def __init__(self, context: attention.AttentionContext, on_layer: OnLayer) -> None:
+        self._context = context
+        self._on_layer = on_layer
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kind: attention.AttentionKind
+    ) -> torch.Tensor:
+        attended = self._context.attend(layer, query, key, value, kind)
+        self._on_layer(layer + 1)
+        return attended
 
 
 def _forward(

@@ -75,6 +75,7 @@ class LlamaRunner:
         normed = ops.norm(hidden, weights.layers[0].input_norm)
         for index, (layer, next_norm) in enumerate(zip(weights.layers, self._next_norms, strict=True)):
             attended = one_pass.attend(index, layer, layer.qkv(normed))
+            batch.on_layer(index + 1)
             if layer is weights.layers[-1]:
                 if not batch.logits:
                     return hidden.new_empty((0, weights.head.outputs))

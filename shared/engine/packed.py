@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from shared.engine.contract import OnLayer
 from shared.engine.kv_memory import KvSpace
+
+
+def tell_nobody(_layers: int) -> None:
+    """An `OnLayer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,8 @@ class Segment:
 class PackedBatch:
     """`input_ids` and `position_ids` are `[1, rows]`, `logit_rows` the rows whose logits are wanted.
 
-    Rows after the last segment, and `logit_rows` after the first `logits`, are filling: computed and thrown away.
+    Rows after the last segment, and `logit_rows` after the first `logits`, are filling: computed and thrown away. The
+    runner tells `on_layer` how many layers' KV is written, after each.
     """
 
     input_ids: torch.Tensor
@@ -39,6 +45,7 @@ class PackedBatch:
     logit_rows: torch.Tensor
     logits: int
     segments: tuple[Segment, ...]
+    on_layer: OnLayer = tell_nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class RowRule:
         return -(-max(rows, self.minimum) // self.multiple) * self.multiple - rows
 
 
-def pack(pieces: Sequence[Piece], rule: RowRule, device: torch.device) -> PackedBatch:
+def pack(pieces: Sequence[Piece], rule: RowRule, device: torch.device, on_layer: OnLayer = tell_nobody) -> PackedBatch:
     """Lay `pieces` end to end, and fill up rows and wanted logits by `rule`."""
     token_ids: list[int] = []
     positions: list[int] = []
@@ -87,4 +94,5 @@ def pack(pieces: Sequence[Piece], rule: RowRule, device: torch.device) -> Packed
         logit_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
         logits=logits,
         segments=tuple(segments),
+        on_layer=on_layer,
     )

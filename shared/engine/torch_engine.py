@@ -17,10 +17,10 @@ from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
 from shared.engine import kv_bytes as kv_transfer
 from shared.engine import native
 from shared.engine.checkpoint import read_checkpoint
-from shared.engine.contract import KvUsage, PrefillSlice, SequenceSpec
+from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
 from shared.engine.kv_memory import KvMemory, KvSpace, whole_blocks
 from shared.engine.model_loading import RunnerKind, load_model
-from shared.engine.packed import Piece, pack
+from shared.engine.packed import Piece, pack, tell_nobody
 from shared.engine.runner import Runner
 from shared.engine.sampling import SamplerState, sample
 from shared.errors import ConfigError, ContextExceeded, InvalidRequest
@@ -145,7 +145,7 @@ class TorchEngine:
         if sequence is not None:
             self._memory.release(sequence.space)
 
-    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+    def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         sequences = [self._sequences[one.key] for one in slices]
         finishes = [one.stop == sequence.prompt_tokens for one, sequence in zip(slices, sequences, strict=True)]
         pieces = [
@@ -153,7 +153,7 @@ class TorchEngine:
             for one, sequence, finished in zip(slices, sequences, finishes, strict=True)
         ]
         finishing = [sequence for sequence, finished in zip(sequences, finishes, strict=True) if finished]
-        sampled = iter(self._run(pieces, finishing))
+        sampled = iter(self._run(pieces, finishing, on_layer))
         return [next(sampled) if finished else None for finished in finishes]
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
@@ -173,10 +173,14 @@ class TorchEngine:
         pieces = [one.piece(len(one.tokens) - 1, len(one.tokens), wants_logits=True) for one in sequences]
         return self._run(pieces, sequences)
 
-    def _run(self, pieces: Sequence[Piece], sampled: Sequence[_Sequence]) -> list[SampledToken]:
+    def _run(
+        self, pieces: Sequence[Piece], sampled: Sequence[_Sequence], on_layer: OnLayer | None = None
+    ) -> list[SampledToken]:
         """One forward pass; the sequences in `sampled` get their next token."""
+        # Elsewhere a runner's call returns before its work is done.
+        told = on_layer if on_layer is not None and self._device.type == "cpu" else tell_nobody
         with torch.inference_mode():
-            logits = self._runner.logits(pack(pieces, self._runner.row_rule, self._device))
+            logits = self._runner.logits(pack(pieces, self._runner.row_rule, self._device, told))
             if not sampled:
                 return []
             tokens = sample(logits, [sequence.sampler for sequence in sampled])

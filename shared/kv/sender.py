@@ -17,7 +17,7 @@ import msgspec
 from shared.core import KvRegion, ModelSpec
 from shared.errors import HandoffFailed
 from shared.kv.credit import SendCredit
-from shared.kv.plan import chunk_regions, split_region
+from shared.kv.plan import layers_per_chunk, split_region
 from shared.protocol.kv_chunk import KvChunkHeader, encode_header
 from shared.protocol.to_decode import CreditProbe, Manifest
 from shared.protocol.to_prefill import Credit, Feedback, Imported, Nack, TransferRefused
@@ -71,7 +71,7 @@ class Sender:
         # Half the window at most: then one chunk can go while the grant for the one before is on its way, and a
         # receiver that grants in steps of its window never leaves less than a chunk.
         self._chunk_bytes = min(target.chunk_bytes, target.credit_bytes // 2)
-        self._ranges: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+        self._computed: asyncio.Queue[KvRegion | None] = asyncio.Queue()
         self._answer: Answer | None = None
         self._answered = asyncio.Event()
         self._first_token = 0
@@ -84,15 +84,20 @@ class Sender:
     def payload_bytes(self) -> int:
         return self._credit.published_bytes
 
-    def computed(self, token_start: int, token_stop: int) -> None:
-        """Tokens `[token_start, token_stop)` are in the cache and may go."""
-        self._ranges.put_nowait((token_start, token_stop))
+    def computed(self, token_start: int, token_stop: int, *, layers: tuple[int, int] | None = None) -> None:
+        """Tokens `[token_start, token_stop)` are in the cache and may go: those layers of them, or all."""
+        layer_start, layer_stop = layers or (0, self._spec.layout.layers)
+        self._computed.put_nowait(KvRegion(layer_start, layer_stop, token_start, token_stop))
+
+    def layers_per_chunk(self, tokens: int) -> int:
+        """How many layers of so many tokens make a chunk: a good measure for `computed`."""
+        return layers_per_chunk(self._spec.layout, tokens, self._chunk_bytes)
 
     def finish(self, first_token: int) -> None:
         """The prompt is computed; the manifest may follow the last chunk."""
         self._first_token = first_token
         self._computed_at_s = time.monotonic()
-        self._ranges.put_nowait(None)
+        self._computed.put_nowait(None)
 
     def on_feedback(self, feedback: Feedback) -> None:
         """Take in what the decode worker says. Feedback on another transfer is ignored."""
@@ -110,8 +115,8 @@ class Sender:
 
     async def send(self) -> None:
         """Publish everything until decode has it all. Raises HandoffFailed when it refuses or stays silent."""
-        while (tokens := await self._ranges.get()) is not None:
-            await self._publish(chunk_regions(self._spec.layout, *tokens, self._chunk_bytes))
+        while (region := await self._computed.get()) is not None:
+            await self._publish(split_region(self._spec.layout, region, self._chunk_bytes))
         for _ in range(REPEATS):
             answer = await self._ask()
             if isinstance(answer, Imported):

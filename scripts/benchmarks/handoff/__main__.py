@@ -25,6 +25,7 @@ def main() -> None:
                 _print_speeds(speeds[-1])
         visible_ms = bench.visible_ms(arguments.prompts)
         _print_visible("decode idle", visible_ms)
+        _print_visible("the same, by whole slices", bench.visible_ms(arguments.prompts, by_layers=False))
         busy_ms = bench.visible_ms(arguments.prompts, busy_receiver=True)
         _print_visible("decode stepping for others", busy_ms)
     if arguments.json:

@@ -85,11 +85,12 @@ class Bench:
             cpu_s_per_gb={way: _medians(cpu[way]) for way in Way},
         )
 
-    def visible_ms(self, prompts: int, *, busy_receiver: bool = False) -> list[float]:
+    def visible_ms(self, prompts: int, *, by_layers: bool = True, busy_receiver: bool = False) -> list[float]:
         """From the last slice computed until the cache is complete, for prompts that are computed slice by slice."""
         order = msgspec.structs.replace(
             self._order(Way.BATON, CHUNK_BYTES, rounds=prompts),
-            slice_pause_s=SLICE_TOKENS * COMPUTE_S_PER_TOKEN,
+            slice_s=SLICE_TOKENS * COMPUTE_S_PER_TOKEN,
+            by_layers=by_layers,
             busy_receiver=busy_receiver,
         )
         sent, received = self._run(order)

@@ -32,7 +32,7 @@ class Way(enum.StrEnum):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement: `lanes` transfers at once, `rounds` one after the other in each. Of `way` raw, their bytes.
 
-    With `slice_pause_s`, each slice of the prompt is computed that long before it may go.
+    With `slice_s`, each slice of the prompt is computed that long before it may go, or its layers may, `by_layers`.
     """
 
     way: Way
@@ -41,7 +41,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: int
     lanes: int = 1
     rounds: int = 1
-    slice_pause_s: float = 0.0
+    slice_s: float = 0.0
+    by_layers: bool = True
     busy_receiver: bool = False
 
     @property

@@ -12,10 +12,12 @@ import torch
 from benchmarks.handoff.arena import Arena, key
 from benchmarks.handoff.plan import PROMPT_TOKENS, SESSION, SLICE_TOKENS, SPEC, Order, Times, Way
 from services.prefill.handoff import HandoffBus
+from services.prefill.layer_stream import LayerStream
 from shared.bus.connection import Bus
 from shared.bus.data_plane.connection import DataPlane
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
+from shared.engine.contract import OnLayer, PrefillSlice
 from shared.kv.receiver import Receiver, TransferIdentity
 from shared.kv.sender import ChunkBus, Sender, TransferTarget
 from shared.protocol import subjects
@@ -75,9 +77,12 @@ class SendingSide:
 
     async def _compute(self, sender: Sender, transfer: int) -> None:
         for start in range(0, PROMPT_TOKENS, SLICE_TOKENS):
-            if self._order.slice_pause_s:
-                await self._thread.call(compute_for, self._order.slice_pause_s)
-            sender.computed(start, min(start + SLICE_TOKENS, PROMPT_TOKENS))
+            part = PrefillSlice(key(0), start, min(start + SLICE_TOKENS, PROMPT_TOKENS))
+            stream = LayerStream([(sender, part)], asyncio.get_running_loop())
+            if self._order.slice_s:
+                on_layer = stream.on_layer if self._order.by_layers else None
+                await self._thread.call(compute_slice, self._order.slice_s, SPEC.layout.layers, on_layer)
+            stream.finish(sender, SPEC.layout.layers)
         self._computed_s[transfer] = time.monotonic()
         sender.finish(FIRST_TOKEN)
 
@@ -182,10 +187,18 @@ class BusyEngine:
             compute_for(STEP_S)
 
 
+def compute_slice(duration_s: float, layers: int, on_layer: OnLayer | None) -> None:
+    """As long as a slice takes, and told of as an engine does."""
+    for layer in range(layers):
+        compute_for(duration_s / layers)
+        if on_layer is not None:
+            on_layer(layer + 1)
+
+
 def compute_for(duration_s: float) -> None:
     """Keep a core as busy as a model does: large products, outside the interpreter's lock."""
     ends_s = time.monotonic() + duration_s
-    matrix = torch.ones(384, 384)
+    matrix = torch.ones(256, 256)
     while time.monotonic() < ends_s:
         matrix @ matrix
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from shared.core import ModelSpec, SampledToken
-from shared.engine.contract import PrefillSlice
+from shared.engine.contract import OnLayer, PrefillSlice
 from shared.engine.fake import FakeEngine, FakePace, fake_spec
 
 VOCAB_SIZE = 256
@@ -66,12 +66,12 @@ class GatedEngine(FakeEngine):
         self.fail_next_step = False
         self.fail_next_prefill = False
 
-    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+    def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         self.prefill_gate.pass_through()
         if self.fail_next_prefill:
             self.fail_next_prefill = False
             raise ArithmeticError("made to fail")
-        return super().prefill(slices)
+        return super().prefill(slices, on_layer)
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         self.steps += 1

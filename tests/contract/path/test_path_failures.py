@@ -9,7 +9,7 @@ import pytest
 
 from services.gateway.sessions.session import Session
 from shared.core import FinishReason, SampledToken, SamplingParams
-from shared.engine.contract import PrefillSlice
+from shared.engine.contract import OnLayer, PrefillSlice
 from shared.errors import Draining, Unavailable, WorkerFailed
 from shared.kv.receiver import Receiver
 from shared.protocol.to_decode import Manifest
@@ -64,9 +64,9 @@ class Stream:
 class Broken(GatedEngine):
     """Fails at every call."""
 
-    def prefill(self, slices: Sequence[PrefillSlice]) -> list[SampledToken | None]:
+    def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         self.fail_next_prefill = True
-        return super().prefill(slices)
+        return super().prefill(slices, on_layer)
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         self.fail_next_step = True

@@ -1,0 +1,88 @@
+"""Which layers senders are told of, from which thread, and that every cell is told of once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.prefill.layer_stream import LayerStream
+from shared.core import KvLayout
+from shared.engine.contract import PrefillSlice
+from shared.kv.plan import layers_per_chunk
+from shared.kv.sender import Sender
+
+LAYOUT = KvLayout(layers=30, kv_heads=3, head_dim=64, dtype="bfloat16")
+CHUNK_BYTES = 1 << 20
+
+
+class Told:
+    """A sender that notes what it is told of, and on which thread."""
+
+    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.layers: list[tuple[int, int]] = []
+        self.tokens: set[tuple[int, int]] = set()
+        self.threads: set[int] = set()
+        self._chunk_bytes = chunk_bytes
+
+    def computed(self, token_start: int, token_stop: int, *, layers: tuple[int, int]) -> None:
+        self.layers.append(layers)
+        self.tokens.add((token_start, token_stop))
+        self.threads.add(threading.get_ident())
+
+    def layers_per_chunk(self, tokens: int) -> int:
+        return layers_per_chunk(LAYOUT, tokens, self._chunk_bytes)
+
+
+def as_sender(told: Told) -> Sender:
+    return cast(Sender, told)
+
+
+async def test_a_slice_goes_in_groups_of_layers_that_fill_a_chunk() -> None:
+    told = Told()
+    stream = LayerStream([(as_sender(told), PrefillSlice("a", 256, 512))], asyncio.get_running_loop())
+    await asyncio.to_thread(lambda: [stream.on_layer(layer) for layer in range(1, 31)])
+    stream.finish(as_sender(told), 30)
+    assert told.layers == [(0, 5), (5, 10), (10, 15), (15, 20), (20, 25), (25, 30)]
+    assert told.tokens == {(256, 512)}
+    assert told.threads == {threading.get_ident()}
+
+
+async def test_an_engine_that_tells_nothing_has_computed_it_all_the_same() -> None:
+    told = Told()
+    LayerStream([(as_sender(told), PrefillSlice("a", 0, 8))], asyncio.get_running_loop()).finish(as_sender(told), 30)
+    assert told.layers == [(0, 30)]
+
+
+async def test_each_slice_of_a_call_has_groups_of_its_own() -> None:
+    long, short = Told(), Told()
+    feeds = [(as_sender(long), PrefillSlice("long", 0, 256)), (as_sender(short), PrefillSlice("short", 0, 8))]
+    stream = LayerStream(feeds, asyncio.get_running_loop())
+    for layer in range(1, 8):
+        stream.on_layer(layer)
+    await asyncio.sleep(0)
+    assert (long.layers, short.layers) == ([(0, 5)], [])
+    stream.finish(as_sender(short), 30)
+    assert (long.layers, short.layers) == ([(0, 5)], [(0, 30)])
+    stream.finish(as_sender(long), 30)
+    assert long.layers == [(0, 5), (5, 30)]
+
+
+@given(st.integers(1, 512), st.integers(1, 1 << 22), st.lists(st.integers(1, 30), unique=True).map(sorted))
+def test_whatever_the_engine_tells_every_layer_is_told_of_once(
+    tokens: int, chunk_bytes: int, layers: list[int]
+) -> None:
+    told = Told(chunk_bytes)
+
+    async def run() -> None:
+        stream = LayerStream([(as_sender(told), PrefillSlice("a", 0, tokens))], asyncio.get_running_loop())
+        for layer in layers:
+            stream.on_layer(layer)
+        await asyncio.sleep(0)
+        stream.finish(as_sender(told), 30)
+
+    asyncio.run(run())
+    assert [layer for start, stop in told.layers for layer in range(start, stop)] == list(range(30))
