@@ -7,22 +7,13 @@ from collections.abc import Iterator
 from shared.core import KvLayout, KvRegion
 
 
-def chunk_regions(layout: KvLayout, token_start: int, token_stop: int, chunk_bytes: int) -> Iterator[KvRegion]:
-    """Regions that cover all layers of tokens `[token_start, token_stop)`, each at most `chunk_bytes`.
-
-    A region is never smaller than one token of one layer, however small `chunk_bytes`.
-    """
-    whole = KvRegion(0, layout.layers, token_start, token_stop)
-    yield from split_region(layout, whole, chunk_bytes)
-
-
 def layers_per_chunk(layout: KvLayout, tokens: int, chunk_bytes: int) -> int:
     """How many layers of so many tokens make a chunk; at least one."""
     return max(1, min(layout.layers, chunk_bytes // (tokens * layout.token_layer_bytes)))
 
 
 def split_region(layout: KvLayout, region: KvRegion, chunk_bytes: int) -> Iterator[KvRegion]:
-    """`region` in pieces of at most `chunk_bytes`, in layer order."""
+    """`region` in pieces of at most `chunk_bytes`, in layer order; but never less than one token of one layer."""
     tokens_per_chunk = max(1, min(region.tokens, chunk_bytes // layout.token_layer_bytes))
     group = layers_per_chunk(layout, tokens_per_chunk, chunk_bytes)
     for layer in range(region.layer_start, region.layer_stop, group):

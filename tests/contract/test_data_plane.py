@@ -159,6 +159,23 @@ async def test_a_subject_that_is_none_is_refused(connect: Connect) -> None:
     await plane.flush()
 
 
+async def test_a_socket_that_takes_everything_leaves_turns_for_others(connect: Connect, tasks: Tasks) -> None:
+    plane = await connect()
+    turns = 0
+    published = asyncio.Event()
+
+    async def publish() -> None:
+        for _ in range(20):
+            await plane.publish("bulk", bytes(64 << 10))
+        published.set()
+
+    tasks.start(publish(), name="publish")
+    while not published.is_set():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 20
+
+
 async def test_when_flush_returns_the_server_knows_the_subscription(connect: Connect) -> None:
     hearing, speaking = await connect(), await connect()
     for number in range(50):

@@ -18,6 +18,7 @@ SPEC = ModelSpec(
 )
 PROMPT_TOKENS = 1500
 SLICE_TOKENS = 256
+RAW_WINDOW_LIMIT_BYTES = 48 << 20
 SESSION = "00112233445566778899aabbccddeeff"
 
 
@@ -44,6 +45,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     slice_s: float = 0.0
     by_layers: bool = True
     busy_receiver: bool = False
+
+    @property
+    def raw_window_bytes(self) -> int:
+        """As much credit as all transfers at once have together, up to what the server would cut the connection for."""
+        return min(self.lanes * self.window_bytes, RAW_WINDOW_LIMIT_BYTES)
 
     @property
     def transfers(self) -> int:

@@ -10,7 +10,8 @@ import time
 from urllib.parse import urlsplit
 
 from benchmarks.handoff.plan import SLICE_TOKENS, SPEC, Order, Times
-from shared.kv.plan import chunk_regions
+from shared.core import KvRegion
+from shared.kv.plan import split_region
 from shared.protocol.kv_chunk import HEADER_BYTES
 
 DATA = "bench.data"
@@ -31,7 +32,7 @@ class RawSender:
         payload = bytes(_message_bytes(self._order))
         line = f"PUB {DATA} {len(payload)}\r\n".encode()
         sent_bytes = 0
-        granted_bytes = self._order.window_bytes
+        granted_bytes = self._order.raw_window_bytes
         for _ in range(_messages(self._order)):
             while sent_bytes + len(payload) > granted_bytes:
                 granted_bytes = max(granted_bytes, self._granted())
@@ -62,7 +63,7 @@ class RawReceiver:
 
     def move(self) -> Times:
         buffer = memoryview(bytearray(RECEIVE_BYTES))
-        window_bytes = self._order.window_bytes
+        window_bytes = self._order.raw_window_bytes
         overhead = _message_bytes(self._order) + len(f"MSG {DATA} 1 {_message_bytes(self._order)}\r\n\r\n")
         expected_bytes = _messages(self._order) * overhead
         cpu_s = time.process_time()
@@ -83,7 +84,8 @@ class RawReceiver:
 
 
 def _message_bytes(order: Order) -> int:
-    first = next(iter(chunk_regions(SPEC.layout, 0, SLICE_TOKENS, order.chunk_bytes)))
+    slice_region = KvRegion(0, SPEC.layout.layers, 0, SLICE_TOKENS)
+    first = next(split_region(SPEC.layout, slice_region, order.chunk_bytes))
     return HEADER_BYTES + first.size_bytes(SPEC.layout)
 
 

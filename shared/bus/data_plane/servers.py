@@ -55,11 +55,11 @@ class Servers:
 
 def read_address(url: str) -> Address:
     """`[nats://|tls://][user[:password]@]host[:port]`. Raises ConfigError; the message names no password."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
     try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
         port = parts.port or DEFAULT_PORT
     except ValueError as error:
-        raise ConfigError(f"a NATS url has no valid port: {error}") from error
+        raise ConfigError(f"a NATS url cannot be read: {error}") from error
     if parts.scheme not in ("nats", "tls") or not parts.hostname:
         raise ConfigError(f"a NATS url must be nats://host:port or tls://host:port, not {parts.scheme}://...")
     return Address(

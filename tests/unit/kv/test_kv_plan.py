@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core import KvLayout, KvRegion
-from shared.kv.plan import chunk_regions, split_region
+from shared.kv.plan import layers_per_chunk, split_region
 
 layouts = st.builds(
     KvLayout,
@@ -16,6 +16,11 @@ layouts = st.builds(
     head_dim=st.integers(1, 16),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
+
+
+def chunks(layout: KvLayout, token_start: int, token_stop: int, chunk_bytes: int) -> list[KvRegion]:
+    """All layers of those tokens."""
+    return list(split_region(layout, KvRegion(0, layout.layers, token_start, token_stop), chunk_bytes))
 
 
 def times_covered(layout: KvLayout, regions: list[KvRegion], tokens: int) -> np.ndarray:
@@ -28,21 +33,21 @@ def times_covered(layout: KvLayout, regions: list[KvRegion], tokens: int) -> np.
 
 @given(layout=layouts, start=st.integers(0, 50), count=st.integers(0, 50), chunk_bytes=st.integers(-1, 20_000))
 def test_a_plan_covers_every_cell_once(layout: KvLayout, start: int, count: int, chunk_bytes: int) -> None:
-    cells = times_covered(layout, list(chunk_regions(layout, start, start + count, chunk_bytes)), start + count)
+    cells = times_covered(layout, chunks(layout, start, start + count, chunk_bytes), start + count)
     assert (cells[:, :start] == 0).all()
     assert (cells[:, start:] == 1).all()
 
 
 @given(layout=layouts, count=st.integers(1, 50), chunk_bytes=st.integers(1, 20_000))
 def test_a_chunk_is_within_the_limit_or_one_token_of_one_layer(layout: KvLayout, count: int, chunk_bytes: int) -> None:
-    for region in chunk_regions(layout, 0, count, chunk_bytes):
+    for region in chunks(layout, 0, count, chunk_bytes):
         within = region.size_bytes(layout) <= chunk_bytes
         assert within or (region.layers, region.tokens) == (1, 1)
 
 
 @given(layout=layouts, count=st.integers(1, 50))
 def test_what_fits_one_chunk_is_one_chunk(layout: KvLayout, count: int) -> None:
-    regions = list(chunk_regions(layout, 0, count, count * layout.token_bytes))
+    regions = chunks(layout, 0, count, count * layout.token_bytes)
     assert regions == [KvRegion(0, layout.layers, 0, count)]
 
 
@@ -60,5 +65,16 @@ def test_a_split_covers_the_region_and_no_more(layout: KvLayout, data: st.DataOb
 
 def test_layers_come_in_order() -> None:
     layout = KvLayout(layers=6, kv_heads=1, head_dim=1, dtype="float32")
-    starts = [region.layer_start for region in chunk_regions(layout, 0, 10, 100)]
+    starts = [region.layer_start for region in chunks(layout, 0, 10, 100)]
     assert starts == sorted(starts)
+
+
+@given(layout=layouts, count=st.integers(1, 50), chunk_bytes=st.integers(1, 20_000))
+def test_layers_that_go_in_groups_make_the_same_chunks(layout: KvLayout, count: int, chunk_bytes: int) -> None:
+    group = layers_per_chunk(layout, count, chunk_bytes)
+    grouped = [
+        chunk
+        for layer in range(0, layout.layers, group)
+        for chunk in split_region(layout, KvRegion(layer, min(layer + group, layout.layers), 0, count), chunk_bytes)
+    ]
+    assert grouped == chunks(layout, 0, count, chunk_bytes)

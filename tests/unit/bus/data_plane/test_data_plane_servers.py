@@ -24,7 +24,9 @@ def test_a_url_is_read(url: str, expected: Address) -> None:
     assert read_address(url) == expected
 
 
-@pytest.mark.parametrize("url", ["", "http://a", "ws://a:1", "nats://", "nats://a:port", "nats://a:99999"])
+@pytest.mark.parametrize(
+    "url", ["", "http://a", "ws://a:1", "nats://", "nats://a:port", "nats://a:99999", "nats://[::1"]
+)
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         Servers([url])
@@ -44,7 +46,7 @@ def test_a_refusal_tells_no_password() -> None:
 def test_servers_of_the_cluster_are_chosen_too_and_get_what_the_teller_got() -> None:
     servers = Servers(["tls://user:secret@known:1"])
     teller = servers.choose()
-    servers.learn(["known:1", "10.0.0.2:2", "nonsense:port"], teller)
+    servers.learn(["known:1", "10.0.0.2:2", "nonsense:port", "[::1"], teller)
     chosen = {servers.choose() for _ in range(200)}
     other = Address(host="10.0.0.2", port=2, tls=True, tls_name="known", user="user", password="secret")
     assert chosen == {teller, other}
