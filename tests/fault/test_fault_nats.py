@@ -96,5 +96,6 @@ async def test_after_twenty_seconds_requests_have_ended_and_the_service_recovers
         await server.gone_for(20.0)
         assert [stream.last.get("code") for stream in streams] == ["deadline_exceeded"] * 4
         assert max(stream.ended_s for stream in streams) - started_s < DEADLINE_S + 1.0
+    await scene.message("baton.v1.beat.scheduler.*")
     async with scene.streams(scene.request(100, 20)):
         pass
