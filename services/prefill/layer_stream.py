@@ -6,9 +6,11 @@ The engine tells of layers on its own thread; senders are told on the event loop
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
-from shared.engine.contract import PrefillSlice
+from shared.core import SampledToken
+from shared.engine.contract import Engine, PrefillSlice
 from shared.kv.sender import Sender
 
 
@@ -25,6 +27,11 @@ class LayerStream:
         if due:
             self._loop.call_soon_threadsafe(_reach, due, layers)
 
+    def compute(self, engine: Engine) -> tuple[list[SampledToken | None], float]:
+        """On the engine's thread: the call itself, and when it ended (monotonic)."""
+        sampled = engine.prefill([feed.part for feed in self._feeds], self.on_layer)
+        return sampled, time.monotonic()
+
     def finish(self, sender: Sender, layers: int) -> None:
         """The call has returned: all `layers` layers of this sender's slice may go."""
         _reach([feed for feed in self._feeds if feed.sender is sender], layers)
@@ -36,12 +43,12 @@ class _Feed:
     def __init__(self, sender: Sender, part: PrefillSlice) -> None:
         self.sender = sender
         self.group = sender.layers_per_chunk(part.stop - part.start)
-        self._part = part
+        self.part = part
         self._told = 0
 
     def reach(self, layers: int) -> None:
         if layers > self._told:
-            self.sender.computed(self._part.start, self._part.stop, layers=(self._told, layers))
+            self.sender.computed(self.part.start, self.part.stop, layers=(self._told, layers))
             self._told = layers
 
 

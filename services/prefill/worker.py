@@ -178,7 +178,7 @@ class PrefillWorker:
             if held.transfer is None:
                 held.transfer = self._tasks.start(self._transfer(held), name=f"transfer {held.run.key}")
         try:
-            sampled = await self._thread.call(self._engine.prefill, slices, stream.on_layer)
+            sampled, ended_s = await self._thread.call(stream.compute, self._engine)
         except Exception as error:
             logger.error("prefill failed, %d prompts with it", len(batch), exc_info=error)
             self._computing = frozenset()
@@ -192,9 +192,9 @@ class PrefillWorker:
                 self._release_ended(held)
             else:
                 stream.finish(held.sender, self._engine.spec.layout.layers)
-                self._absorb(held, part, token)
+                self._absorb(held, part, token, ended_s)
 
-    def _absorb(self, held: _Held, part: PrefillSlice, token: SampledToken | None) -> None:
+    def _absorb(self, held: _Held, part: PrefillSlice, token: SampledToken | None, computed_at_s: float) -> None:
         held.run.done_tokens = part.stop
         if token is None:
             return
@@ -207,7 +207,7 @@ class PrefillWorker:
             self._end(held)
             return
         held.run.advance(RunState.SENDING)
-        held.sender.finish(token.token_id)
+        held.sender.finish(token.token_id, computed_at_s)
 
     async def _transfer(self, held: _Held) -> None:
         try:

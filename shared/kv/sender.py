@@ -93,10 +93,10 @@ class Sender:
         """How many layers of so many tokens make a chunk: a good measure for `computed`."""
         return layers_per_chunk(self._spec.layout, tokens, self._chunk_bytes)
 
-    def finish(self, first_token: int) -> None:
-        """The prompt is computed; the manifest may follow the last chunk."""
+    def finish(self, first_token: int, computed_at_s: float | None = None) -> None:
+        """The prompt is computed, the manifest may follow the last chunk. `computed_at_s`: since when; None: now."""
         self._first_token = first_token
-        self._computed_at_s = time.monotonic()
+        self._computed_at_s = time.monotonic() if computed_at_s is None else computed_at_s
         self._computed.put_nowait(None)
 
     def on_feedback(self, feedback: Feedback) -> None:

@@ -76,15 +76,18 @@ class SendingSide:
             await listening.close()
 
     async def _compute(self, sender: Sender, transfer: int) -> None:
+        computed_at_s = time.monotonic()
         for start in range(0, PROMPT_TOKENS, SLICE_TOKENS):
             part = PrefillSlice(key(0), start, min(start + SLICE_TOKENS, PROMPT_TOKENS))
             stream = LayerStream([(sender, part)], asyncio.get_running_loop())
             if self._order.slice_s:
                 on_layer = stream.on_layer if self._order.by_layers else None
-                await self._thread.call(compute_slice, self._order.slice_s, SPEC.layout.layers, on_layer)
+                computed_at_s = await self._thread.call(
+                    compute_slice, self._order.slice_s, SPEC.layout.layers, on_layer
+                )
             stream.finish(sender, SPEC.layout.layers)
-        self._computed_s[transfer] = time.monotonic()
-        sender.finish(FIRST_TOKEN)
+        self._computed_s[transfer] = computed_at_s
+        sender.finish(FIRST_TOKEN, computed_at_s)
 
 
 class ReceivingSide:
@@ -187,12 +190,13 @@ class BusyEngine:
             compute_for(STEP_S)
 
 
-def compute_slice(duration_s: float, layers: int, on_layer: OnLayer | None) -> None:
-    """As long as a slice takes, and told of as an engine does."""
+def compute_slice(duration_s: float, layers: int, on_layer: OnLayer | None) -> float:
+    """Take as long as a slice, and tell of layers as an engine does. Returns when it ended (monotonic)."""
     for layer in range(layers):
         compute_for(duration_s / layers)
         if on_layer is not None:
             on_layer(layer + 1)
+    return time.monotonic()
 
 
 def compute_for(duration_s: float) -> None:

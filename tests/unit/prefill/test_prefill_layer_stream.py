@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.prefill.layer_stream import LayerStream
-from shared.core import KvLayout
-from shared.engine.contract import PrefillSlice
+from shared.core import KvLayout, SamplingParams
+from shared.engine.contract import PrefillSlice, SequenceSpec
+from shared.engine.fake import FakeEngine, fake_spec
 from shared.kv.plan import layers_per_chunk
 from shared.kv.sender import Sender
 
@@ -55,6 +57,21 @@ async def test_an_engine_that_tells_nothing_has_computed_it_all_the_same() -> No
     told = Told()
     LayerStream([(as_sender(told), PrefillSlice("a", 0, 8))], asyncio.get_running_loop()).finish(as_sender(told), 30)
     assert told.layers == [(0, 30)]
+
+
+async def test_a_computed_call_was_told_of_and_has_an_end() -> None:
+    spec = fake_spec()
+    engine = FakeEngine(spec, 100 * spec.layout.token_bytes)
+    sampling = SamplingParams(temperature=0.0)
+    engine.open(SequenceSpec(key="a", prompt_ids=[1, 2, 3], sampling=sampling, capacity_tokens=4))
+    told = Told()
+    stream = LayerStream([(as_sender(told), PrefillSlice("a", 0, 3))], asyncio.get_running_loop())
+    before_s = time.monotonic()
+    (token,), ended_s = await asyncio.to_thread(stream.compute, engine)
+    stream.finish(as_sender(told), spec.layout.layers)
+    assert token is not None
+    assert before_s <= ended_s <= time.monotonic()
+    assert [layer for start, stop in told.layers for layer in range(start, stop)] == list(range(spec.layout.layers))
 
 
 async def test_each_slice_of_a_call_has_groups_of_its_own() -> None:
