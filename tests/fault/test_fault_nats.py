@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from stack import Stack
-from streams import streaming
 
 from services.local import nats_server
 from services.local.free_port import port_or_free
@@ -85,17 +84,3 @@ async def test_two_seconds_fail_no_request(scene: Scene, server: Server, measure
                 server.start()
                 back_s = time.monotonic()
     measured(max(stream.longest_pause_s(back_s) for stream in streams))
-
-
-async def test_after_twenty_seconds_requests_have_ended_and_the_service_recovers(scene: Scene, server: Server):
-    started_s = time.monotonic()
-    requests = [{**scene.request(20, 4000, seed), "ignore_eos": True} for seed in range(4)]
-    async with streaming(scene.stack.http_url, *requests) as streams:
-        for stream in streams:
-            await stream.until(20)
-        await server.gone_for(20.0)
-        assert [stream.last.get("code") for stream in streams] == ["deadline_exceeded"] * 4
-        assert max(stream.ended_s for stream in streams) - started_s < DEADLINE_S + 1.0
-    await scene.message("baton.v1.beat.scheduler.*")
-    async with scene.streams(scene.request(100, 20)):
-        pass
