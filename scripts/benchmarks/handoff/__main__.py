@@ -37,7 +37,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench handoff", description="The hand-off against raw sockets.")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--quick", action="store_true", help="only the chunk size the product uses")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each way (default: 5)")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each way (default: 7)")
     parser.add_argument("--prompts", type=int, default=10, help="prompts for the visible part (default: 10)")
     parser.add_argument("--window-bytes", type=int, default=WINDOW_BYTES, help="credit per transfer")
     return parser.parse_args()
