@@ -16,6 +16,7 @@ from shared.bus.settings import BusSettings
 from shared.core import Role
 from shared.errors import ProtocolError, Unavailable
 from shared.protocol import subjects
+from shared.protocol.pairing import differ, differences, meet
 from shared.protocol.to_all import Beat
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
@@ -32,26 +33,50 @@ def main(argv: Sequence[str]) -> int:
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=FILE_COLUMNS)
     console.print(fleet_table(beats))
+    for line in notes(beats):
+        console.print(line, markup=False)
     return 0
 
 
 def fleet_table(beats: Sequence[Beat]) -> Table:
     """One row per process."""
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("role", "id", "state", "model", "fingerprint", "KV free, MiB", "sessions", "queued tokens"):
-        table.add_column(heading, no_wrap=heading not in ("model", "fingerprint"), overflow="fold")
+    for heading in ("role", "id", "state", "model", "pairs with", "KV free, MiB", "sessions", "queued tokens"):
+        table.add_column(heading, no_wrap=heading not in ("model", "pairs with"), overflow="fold")
     for beat in beats:
         table.add_row(
             beat.role.value,
             beat.worker,
             beat.state.value,
             beat.model or "-",
-            beat.fingerprint or "-",
+            _partners(beat, beats),
             f"{_mib(beat.kv_free_bytes)} of {_mib(beat.kv_total_bytes)}" if beat.kv_total_bytes else "-",
             f"{beat.sessions} of {beat.session_limit}" if beat.session_limit else str(beat.sessions),
             str(beat.queued_tokens) if beat.queue_limit_tokens else "-",
         )
     return table
+
+
+def notes(beats: Sequence[Beat]) -> list[str]:
+    """How the workers of each model compute, where they do so in different ways."""
+    lines = []
+    for model in sorted({beat.model for beat in beats if beat.arithmetic}):
+        ways = {
+            way: ", ".join(beat.worker for beat in beats if beat.model == model and beat.arithmetic == way)
+            for way in sorted({beat.arithmetic for beat in beats if beat.model == model and beat.arithmetic})
+        }
+        if len(ways) > 1:
+            lines.append(f"Workers of {model} round differently: a stream that moves may go on with other tokens.")
+            lines += [f"  {way}: {workers}" for way, workers in ways.items()]
+    return lines
+
+
+def _partners(beat: Beat, beats: Sequence[Beat]) -> str:
+    """`p-0; not p-1: rope differs`."""
+    met = [(other.worker, differences(beat, other)) for other in beats if meet(beat, other)]
+    pairs = ", ".join(worker for worker, parts in met if not parts)
+    others = [f"not {worker}: {differ(parts)}" for worker, parts in met if parts]
+    return "; ".join(filter(None, [pairs, *others])) or "-"
 
 
 async def _listen(settings: WorkersSettings) -> list[Beat]:

@@ -80,10 +80,20 @@ class KvRegion(msgspec.Struct, frozen=True):
         )
 
 
-class ModelSpec(msgspec.Struct, frozen=True):
-    """What two workers must agree on before one may hand a cache to the other.
+class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
+    """Digests of what makes a model, 16 hex digits each, so that two that differ can say in what. Empty: not there."""
 
-    `fingerprint` is 16 hex digits over architecture, rope and weights; equal fingerprints may pair.
+    weights: str = ""
+    rope: str = ""
+    config: str = ""
+    tokenizer: str = ""
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """What two workers must agree on before one may hand a cache to the other, and how this one computes.
+
+    `fingerprint` is 16 hex digits over all `parts`; equal fingerprints may pair, whatever the dtype of their caches.
+    Workers of equal `arithmetic` compute the same bits; between others bf16 may round differently.
     """
 
     name: str
@@ -92,6 +102,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
     context_tokens: int
     eos_token_ids: tuple[int, ...]
     layout: KvLayout
+    parts: ModelParts = ModelParts()
+    arithmetic: str = ""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

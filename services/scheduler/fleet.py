@@ -49,9 +49,14 @@ class Fleet:
         self._given.pop((beat.role, beat.worker), None)
         self._given = {key: given for key, given in self._given.items() if self._liveness.is_alive(*key)}
 
+    def workers(self) -> list[Beat]:
+        """All that live."""
+        return [beat for role in (Role.PREFILL, Role.DECODE) for beat in self._liveness.alive(role)]
+
     def serves(self, model: str) -> bool:
-        """Whether both phases of `model` are alive and ready, full or not."""
-        return all(self._liveness.ready(role, model) for role in (Role.PREFILL, Role.DECODE))
+        """Whether both phases of `model` are alive and ready and pair, full or not."""
+        prefills = {beat.fingerprint for beat in self._liveness.ready(Role.PREFILL, model)}
+        return any(beat.fingerprint in prefills for beat in self._liveness.ready(Role.DECODE, model))
 
     def knows(self, model: str) -> bool:
         """Whether what is not seen of `model` is not there: a young scheduler may just not have heard it yet."""
@@ -60,7 +65,7 @@ class Fleet:
         return {(Role.PREFILL, model), (Role.DECODE, model)} <= self._heard_of
 
     def models(self) -> set[str]:
-        return {beat.model for role in (Role.PREFILL, Role.DECODE) for beat in self._liveness.alive(role)}
+        return {beat.model for beat in self.workers()}
 
     def decodes(self, model: str, capacity_tokens: int) -> list[Beat]:
         """Decode workers with room for `capacity_tokens`, the least loaded first."""

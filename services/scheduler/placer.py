@@ -28,10 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """The two workers that hold a session now."""
+    """The two workers that hold a session now, and how its decode computes."""
 
     prefill: str
     decode: str
+    arithmetic: str = ""
 
 
 class Placer:
@@ -51,19 +52,21 @@ class Placer:
         self._check_fleet(request.model, capacity_tokens)
         if not self._fleet.prefills(request.model, _prompt_tokens(request)):
             return None
-        for beat in _avoided_last(request, self._fleet.decodes(request.model, capacity_tokens)):
+        for beat in _in_order(request, self._fleet.decodes(request.model, capacity_tokens)):
+            if not self._fleet.prefills(request.model, _prompt_tokens(request), beat.fingerprint):
+                continue
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
                 continue
             prefill = await self._run(beat, grant, request, deadline_ms)
             if prefill is None:
                 return None
-            return Placement(prefill=prefill, decode=beat.worker)
+            return Placement(prefill=prefill, decode=beat.worker, arithmetic=beat.arithmetic)
         return None
 
     def _check_fleet(self, model: str, capacity_tokens: int) -> None:
         if not self._fleet.serves(model) and self._fleet.knows(model):
-            raise Unavailable(f"no prefill and decode worker of {model} is ready", retry_after_ms=1000)
+            raise Unavailable(f"no prefill and decode worker of {model} that pair are ready", retry_after_ms=1000)
         if self._fleet.never_fits(model, capacity_tokens):
             raise ContextExceeded(f"no decode worker has KV memory for {capacity_tokens} tokens")
 
@@ -96,7 +99,7 @@ class Placer:
         placed = False
         try:
             prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint)
-            for beat in _avoided_last(request, prefills):
+            for beat in _in_order(request, prefills):
                 if await self._try_run(beat, order, request):
                     placed = True
                     return beat.worker
@@ -133,8 +136,12 @@ class Placer:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
 
 
-def _avoided_last(request: PlaceRequest, beats: list[Beat]) -> list[Beat]:
-    return sorted(beats, key=lambda beat: beat.worker in request.avoid)
+def _in_order(request: PlaceRequest, beats: list[Beat]) -> list[Beat]:
+    """Those to avoid last; a session with tokens already goes where they come out the same, if it can."""
+    moves = bool(request.emitted and request.arithmetic)
+    return sorted(
+        beats, key=lambda beat: (beat.worker in request.avoid, moves and beat.arithmetic != request.arithmetic)
+    )
 
 
 def _prompt_tokens(request: PlaceRequest) -> int:

@@ -8,6 +8,7 @@ import logging
 import time
 
 from services.scheduler.fleet import Fleet
+from services.scheduler.pair_log import PairLog
 from services.scheduler.placer import Placement, Placer
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.waiting_room import WaitingRoom
@@ -39,6 +40,7 @@ class SchedulerService:
         self._state = WorkerState.STARTING
         self._fleet = Fleet()
         self._fences = Fences()
+        self._pair_log = PairLog()
         self._requests: Listening | None = None
         self._bus: Bus | None = None
         self._idle = asyncio.Event()
@@ -110,6 +112,7 @@ class SchedulerService:
             prefill=placement.prefill,
             decode=placement.decode,
             queue_ms=(time.monotonic() - started_s) * 1000,
+            arithmetic=placement.arithmetic,
         )
 
     def _undo_if_cancelled(self, request: PlaceRequest, placement: Placement) -> None:
@@ -130,6 +133,7 @@ class SchedulerService:
             return
         if beat.role in (Role.PREFILL, Role.DECODE):
             self._fleet.hear(beat)
+            self._pair_log.hear(beat, self._fleet.workers())
             self._room.fleet_changed()
 
     def _on_cancel(self, _subject: str, data: bytes) -> None:

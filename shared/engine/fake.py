@@ -34,6 +34,7 @@ def fake_spec(
         context_tokens=context_tokens,
         eos_token_ids=eos_token_ids,
         layout=FAKE_LAYOUT,
+        arithmetic="fake",
     )
 
 

@@ -16,7 +16,8 @@ import torch
 from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
 from shared.engine import kv_bytes as kv_transfer
 from shared.engine import native
-from shared.engine.checkpoint import read_checkpoint
+from shared.engine.arithmetic import arithmetic
+from shared.engine.checkpoint import fingerprint, read_checkpoint
 from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
 from shared.engine.kv_memory import KvMemory, KvSpace, whole_blocks
 from shared.engine.model_loading import RunnerKind, load_model
@@ -95,16 +96,21 @@ class TorchEngine:
         place = torch.device(device)
         checkpoint = read_checkpoint(folder)
         model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner)
+        kernels = native.load(cache) if native_kernels else None
+        memory = KvMemory(model.layout, kv_bytes, place)
+        built = model.runner(memory, kernels)
+        parts = checkpoint.parts()
         spec = ModelSpec(
             name=name,
-            fingerprint=checkpoint.fingerprint(),
+            fingerprint=fingerprint(parts),
             vocab_size=model.vocab_size,
             context_tokens=model.context_tokens,
             eos_token_ids=checkpoint.eos_token_ids,
             layout=model.layout,
+            parts=parts,
+            arithmetic=arithmetic(built, model.layout, place, kernels),
         )
-        memory = KvMemory(spec.layout, kv_bytes, place)
-        return cls(spec, model.runner(memory, native.load(cache) if native_kernels else None), memory, place)
+        return cls(spec, built, memory, place)
 
     @property
     def spec(self) -> ModelSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from shared.core import Role
+from shared.core import ModelParts, Role
 from shared.protocol.wire import Count, Message, Name
 
 
@@ -19,7 +19,8 @@ class Beat(Message, frozen=True, kw_only=True):
     """A process says it lives. Silent for three `interval_ms`, it is taken for dead.
 
     `boot` changes at every start. Gateways and schedulers leave model and capacity empty. `queued_tokens` are prompt
-    tokens accepted and not yet computed; `kv_free_bytes` is what a new session could reserve.
+    tokens accepted and not yet computed; `kv_free_bytes` is what a new session could reserve. `parts` say in what two
+    models of one name differ; workers of equal `arithmetic` compute the same bits.
     """
 
     worker: Name
@@ -38,3 +39,5 @@ class Beat(Message, frozen=True, kw_only=True):
     queued_tokens: Count = 0
     queue_limit_tokens: Count = 0
     tokens_per_s: float = 0.0
+    parts: ModelParts = ModelParts()
+    arithmetic: str = ""

@@ -11,7 +11,8 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
 
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
     by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
-    earlier epochs, which failed: they are asked last.
+    earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
+    workers of the same are asked first.
     """
 
     session: SessionId
@@ -24,16 +25,18 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     deadline_ms: Count
     emitted: Count = 0
     avoid: tuple[Name, ...] = ()
+    arithmetic: str = ""
 
 
 class Placed(Message, frozen=True, kw_only=True):
-    """Reply to `PlaceRequest`: who holds the session now, and how long it waited."""
+    """Reply to `PlaceRequest`: who holds the session now, how its decode computes, and how long it waited."""
 
     session: SessionId
     epoch: U32
     prefill: Name
     decode: Name
     queue_ms: float
+    arithmetic: str = ""
 
 
 class CancelPlacement(Message, frozen=True, kw_only=True):

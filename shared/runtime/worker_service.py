@@ -141,6 +141,8 @@ class WorkerService:
             interval_ms=round(self._beat_interval_s * 1000),
             model=engine.spec.name,
             fingerprint=engine.spec.fingerprint,
+            parts=engine.spec.parts,
+            arithmetic=engine.spec.arithmetic,
             context_tokens=engine.spec.context_tokens,
             kv_token_bytes=engine.spec.layout.token_bytes,
             kv_total_bytes=usage.total_bytes,

@@ -37,6 +37,7 @@ class Session:
         self._delivery = Delivery()
         self._emitted: list[int] = []
         self._left_workers: list[str] = []
+        self._arithmetic = ""
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None
         self._arrived = asyncio.Event()
@@ -102,10 +103,12 @@ class Session:
             deadline_ms=max(1, int(self.left_s() * 1000)),
             emitted=len(self._emitted),
             avoid=tuple(self._left_workers),
+            arithmetic=self._arithmetic,
         )
 
     def place(self, placed: Placed) -> None:
         self.placed = placed
+        self._arithmetic = placed.arithmetic
         self._placed_at_s = self.heard_at_s = time.monotonic()
         self.timeline.placed(placed)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from services.cli_settings import WorkersSettings
-from services.cli_workers import _listen, main
+from services.cli_workers import _listen, fleet_table, main, notes
 from shared.bus.connection import Bus
 from shared.bus.settings import BusSettings
-from shared.core import Role
+from shared.core import ModelParts, Role
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.runtime.tasks import Tasks
@@ -28,6 +31,26 @@ def beat(worker: str, role: Role) -> Beat:
         kv_total_bytes=64 << 20,
         kv_free_bytes=32 << 20,
     )
+
+
+def shown(*beats: Beat) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(fleet_table(beats))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_it_says_who_pairs_and_why_others_do_not() -> None:
+    other = msgspec.structs.replace(beat("d-1", Role.DECODE), fingerprint="cd", parts=ModelParts(rope="2"))
+    text = shown(beat("p-0", Role.PREFILL), beat("d-0", Role.DECODE), other)
+    assert "d-0; not d-1: rope differs" in text
+    assert "not p-0: rope differs" in text
+
+
+def test_it_says_when_workers_round_differently() -> None:
+    ways = [msgspec.structs.replace(beat(f"d-{way}", Role.DECODE), arithmetic=way) for way in ("avx2", "amx")]
+    assert notes(ways)[1:] == ["  amx: d-amx", "  avx2: d-avx2"]
+    assert notes(ways[:1]) == []
 
 
 async def test_it_lists_who_beats_by_role(nats_url: str) -> None:

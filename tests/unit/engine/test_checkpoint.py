@@ -6,25 +6,31 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from shared.engine.checkpoint import fingerprint as fingerprint_of
 from shared.engine.checkpoint import read_checkpoint
 from shared.errors import ConfigError, UnsupportedModel
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "rope_theta": 1e4, "dtype": "bfloat16"}
 
 
-def make(folder: Path, weights: bytes = b"weights", generation: Any = None, **changes: Any) -> Path:
+def make(
+    folder: Path, weights: bytes = b"weights", generation: Any = None, tokenizer: bytes = b"", **changes: Any
+) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | changes))
     (folder / "model.safetensors").write_bytes(weights)
+    if tokenizer:
+        (folder / "tokenizer.json").write_bytes(tokenizer)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
     return folder
 
 
 def fingerprint(folder: Path) -> str:
-    return read_checkpoint(folder).fingerprint()
+    return fingerprint_of(read_checkpoint(folder).parts())
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,25 @@ def test_fingerprint_is_16_hex_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"weights": b"Weights"}, {"rope_theta": 2e4}, {"hidden_size": 9}])
 def test_fingerprint_depends_on_weights_and_computation(tmp_path: Path, change: dict[str, Any]) -> None:
     assert fingerprint(make(tmp_path / "a")) != fingerprint(make(tmp_path / "b", **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"weights": b"Weights"}, "weights"),
+        ({"rope_theta": 2e4}, "rope"),
+        ({"rope_scaling": {"factor": 2.0}}, "rope"),
+        ({"hidden_size": 9}, "config"),
+        ({"tokenizer": b"{}"}, "tokenizer"),
+    ],
+)
+def test_a_change_shows_in_one_part_alone(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+    one, other = (
+        msgspec.structs.asdict(read_checkpoint(folder).parts())
+        for folder in (make(tmp_path / "a"), make(tmp_path / "b", **change))
+    )
+    assert {name for name in one if one[name] != other[name]} == {part}
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float32"}, {"transformers_version": "9"}, {"_name_or_path": "x"}])

@@ -171,9 +171,32 @@ async def test_no_decode_is_claimed_while_every_prefill_queue_is_full() -> None:
 
 async def test_a_prefill_of_another_build_of_the_model_is_not_asked() -> None:
     it = Setting(decode_beat("d0"), prefill_beat("p0", fingerprint="f" * 16))
-    assert await it.place() is None
-    assert it.workers.asked == ["d0"]
-    assert it.given_back == [(Role.DECODE, "d0")]
+    with pytest.raises(Unavailable, match="pair"):
+        await it.place()
+    assert it.workers.asked == []
+
+
+async def test_a_decode_that_pairs_with_nobody_is_passed_over() -> None:
+    it = Setting(decode_beat("d0", fingerprint="f" * 16), decode_beat("d1", sessions=5), prefill_beat("p0"))
+    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert it.workers.asked == ["d1", "p0"]
+
+
+async def test_a_session_with_tokens_moves_to_workers_that_compute_alike() -> None:
+    """Their bits are those its tokens came from."""
+    beats = [decode_beat("d0", arithmetic="b"), decode_beat("d1", arithmetic="a", sessions=5)]
+    beats += [prefill_beat("p0", arithmetic="b"), prefill_beat("p1", arithmetic="a", queued_tokens=50)]
+    moved = await Setting(*beats).place(request(emitted=4, arithmetic="a"))
+    assert moved == Placement(prefill="p1", decode="d1", arithmetic="a")
+    new = await Setting(*beats).place(request(arithmetic="a"))
+    assert new == Placement(prefill="p0", decode="d0", arithmetic="b")
+
+
+async def test_other_arithmetic_is_better_than_a_worker_that_failed() -> None:
+    beats = [decode_beat("d0", arithmetic="b"), decode_beat("d1", arithmetic="a"), prefill_beat("p0", arithmetic="a")]
+    moved = await Setting(*beats).place(request(emitted=4, arithmetic="a", avoid=("d1",)))
+    assert moved is not None
+    assert moved.decode == "d0"
 
 
 @pytest.mark.parametrize(
