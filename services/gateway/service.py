@@ -114,6 +114,7 @@ class GatewayService:
     async def _start_bus(self, bus: Bus) -> None:
         await bus.listen(subjects.BEATS, self._fleet.hear)
         await bus.listen(subjects.tokens(self._id), self._sessions.on_tokens)
+        await bus.listen(subjects.taken(self._id), self._sessions.on_taken)
         self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._tasks.start(self._sessions.watch(), name="watch")

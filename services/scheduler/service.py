@@ -20,6 +20,7 @@ from shared.errors import Cancelled, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_decode import Cancel
+from shared.protocol.to_gateway import Taken
 from shared.protocol.to_scheduler import CancelPlacement, Placed, PlaceRequest
 from shared.protocol.wire import Message, decode
 from shared.runtime.beats import Heartbeat, new_boot
@@ -60,10 +61,12 @@ class SchedulerService:
         self._room = WaitingRoom(Placer(self._fleet, self._workers).place, self._settings.queue_limit)
         await bus.listen(subjects.BEATS, self._hear)
         await bus.listen(subjects.CANCEL_PLACEMENT, self._on_cancel)
+        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
+        # Who takes a question is looked for among the beats: they must know this start of it first.
+        await self._heartbeat.send()
         self._requests = await bus.serve(subjects.PLACE, PlaceRequest, self._place, queue=subjects.SCHEDULER_QUEUE)
         await bus.flush()
         self._state = WorkerState.READY
-        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
 
     async def drain(self) -> None:
@@ -96,6 +99,7 @@ class SchedulerService:
 
     async def _place(self, request: PlaceRequest) -> Message:
         started_s = time.monotonic()
+        self._outbox.post(subjects.taken(request.gateway), self._taken(request))
         self._fences.check(request.session, request.epoch)
         if request.epoch:
             # The older epoch is over: if it is being placed right now, that must be undone.
@@ -114,6 +118,19 @@ class SchedulerService:
             queue_ms=(time.monotonic() - started_s) * 1000,
             arithmetic=placement.arithmetic,
         )
+
+    def _taken(self, request: PlaceRequest) -> Taken:
+        return Taken(
+            session=request.session,
+            epoch=request.epoch,
+            scheduler=self._id,
+            boot=self._boot,
+            connection=self._reconnects,
+        )
+
+    @property
+    def _reconnects(self) -> int:
+        return 0 if self._bus is None else self._bus.reconnects
 
     def _undo_if_cancelled(self, request: PlaceRequest, placement: Placement) -> None:
         """A cancel that came while the workers were being asked: they hold a session nobody wants."""
@@ -152,6 +169,7 @@ class SchedulerService:
             boot=self._boot,
             state=self._state,
             interval_ms=round(self._settings.beat_interval_s * 1000),
+            connection=self._reconnects,
             sessions=self._room.inside,
             session_limit=self._settings.queue_limit,
         )

@@ -130,6 +130,11 @@ class Bus:
     def connected(self) -> bool:
         return bool(self._client.is_connected)
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and is back."""
+        return int(self._client.stats["reconnects"])
+
     def inbox(self) -> str:
         """A fresh subject nobody else listens on."""
         return str(self._client.new_inbox())

@@ -28,6 +28,11 @@ class Liveness:
         self._suspended = False
         self._resumed_s: float | None = None
 
+    @property
+    def suspended(self) -> bool:
+        """Whether the listener is cut off."""
+        return self._suspended
+
     def suspend(self) -> None:
         """The listener's connection is gone: silence means nothing."""
         self._suspended = True
@@ -64,10 +69,15 @@ class Liveness:
 
     def boot(self, role: Role, worker: str) -> str | None:
         """Which start of the process is alive; None when none is."""
+        beat = self.beat(role, worker)
+        return None if beat is None else beat.boot
+
+    def beat(self, role: Role, worker: str) -> Beat | None:
+        """The last beat of a process that is alive; None when it is not."""
         known = self._beats.get((role, worker))
         if known is None or not (self._suspended or _speaks(*known, self._clock())):
             return None
-        return known[1].boot
+        return known[1]
 
     def _forget_silent(self) -> None:
         if not self._suspended:

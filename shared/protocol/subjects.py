@@ -56,6 +56,11 @@ def tokens(gateway: str) -> str:
     return f"{ROOT}.tokens.{gateway}"
 
 
+def taken(gateway: str) -> str:
+    """Where a gateway hears which scheduler has its question."""
+    return f"{ROOT}.taken.{gateway}"
+
+
 def kv(session: str, epoch: int) -> str:
     """Where a decode worker receives one session's chunks and manifest: subscribe to `kv(...) + ".*"`."""
     return f"{ROOT}.kv.{session}.{epoch}"

@@ -1,4 +1,4 @@
-"""What a gateway receives: token frames, batched per step, with the reports that make up a request's timeline."""
+"""What a gateway receives: who took its question; token frames, batched per step, with the reports of a timeline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ import msgspec
 from shared.core import FinishReason, TokenLogprob
 from shared.errors import ErrorInfo
 from shared.protocol.to_decode import PrefillReport
-from shared.protocol.wire import U32, Count, Message, Name
+from shared.protocol.wire import U32, Count, Message, Name, SessionId
+
+
+class Taken(Message, frozen=True, kw_only=True):
+    """A scheduler has a `PlaceRequest`, and will answer it. `boot` and `connection` as in its beats at that moment.
+
+    Without it a question that reached nobody would look like one that waits.
+    """
+
+    session: SessionId
+    epoch: U32
+    scheduler: Name
+    boot: str
+    connection: Count
 
 
 class HandoffReport(Message, frozen=True, kw_only=True):

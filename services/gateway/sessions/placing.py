@@ -20,6 +20,7 @@ from shared.core import Role
 from shared.errors import BatonError, Cancelled, Draining, Overloaded, Unavailable
 from shared.protocol import subjects
 from shared.protocol.to_decode import Cancel
+from shared.protocol.to_gateway import Taken
 from shared.protocol.to_scheduler import CancelPlacement, Placed
 from shared.runtime.tasks import Tasks
 
@@ -29,6 +30,8 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 RETRIES_PER_S = 200.0
 SCHEDULER_GRACE_S = 1.0
+TAKEN_WITHIN_S = 1.0
+LONGEST_TAKEN_WITHIN_S = 8.0
 
 
 class AnswerLost(Unavailable):
@@ -36,16 +39,22 @@ class AnswerLost(Unavailable):
 
 
 class Question:
-    """One that waits for its answer, and the schedulers seen alive since it was asked, by id and boot.
+    """One that waits for its answer. `lost` is called once, when no answer is to be expected any more.
 
-    `lost` is called once, when no answer is to be expected any more.
+    Whoever takes it says so at once. Until then it may have reached nobody: a scheduler that is itself cut off, while
+    someone else listens to its subject, so that NATS does not tell.
     """
 
-    def __init__(self, lost: Callable[[], None], fleet: Liveness) -> None:
+    def __init__(self, lost: Callable[[], None], now_s: float, taken_within_s: float) -> None:
         self._lost = lost
-        self._seen = _schedulers(fleet)
+        self._take_until_s = now_s + taken_within_s
+        self._taken: Taken | None = None
         self._silent_since_s: float | None = None
         self._given_up = False
+
+    def take(self, taken: Taken) -> None:
+        """A scheduler has it."""
+        self._taken = taken
 
     def give_up(self) -> None:
         """Whoever had it, or the answer, is gone."""
@@ -54,17 +63,20 @@ class Question:
             self._lost()
 
     def look(self, fleet: Liveness, now_s: float) -> None:
-        """Give up when a scheduler that may have it was started anew or stays silent, or when none was there to ask."""
-        alive = _schedulers(fleet)
-        if (alive and not self._seen) or any(alive.get(name, boot) != boot for name, boot in self._seen.items()):
-            self.give_up()
-        elif self._seen.keys() - alive.keys():
+        """Give up when nobody took it, or whoever did was started anew, connected anew, or stays silent."""
+        if self._taken is None:
+            if now_s > self._take_until_s:
+                self.give_up()
+            return
+        beat = fleet.beat(Role.SCHEDULER, self._taken.scheduler)
+        if beat is None:
             self._silent_since_s = self._silent_since_s or now_s
             if now_s - self._silent_since_s > SCHEDULER_GRACE_S:
                 self.give_up()
-        else:
-            self._silent_since_s = None
-        self._seen = {**alive, **self._seen}
+            return
+        self._silent_since_s = None
+        if beat.boot != self._taken.boot or beat.connection > self._taken.connection:
+            self.give_up()
 
 
 class RetryPace:
@@ -92,7 +104,7 @@ class Placing:
         self._tasks = tasks
         self._gateway = gateway
         self._model = model
-        self._questions: set[Question] = set()
+        self._questions: dict[tuple[str, int], Question] = {}
         self._pace = RetryPace()
 
     async def place(self, session: Session) -> None:
@@ -100,12 +112,14 @@ class Placing:
         pauses = _pauses()
         began_s = time.monotonic()
         in_trouble = session.moves > 0
-        while (error := await self._asked(session)) is not None:
+        taken_within_s = TAKEN_WITHIN_S
+        while (error := await self._asked(session, taken_within_s)) is not None:
             if session.finished:
                 # Only the answer was lost: the workers have done it all meanwhile.
                 return
             if isinstance(error, AnswerLost):
                 in_trouble = True
+                taken_within_s = min(2 * taken_within_s, LONGEST_TAKEN_WITHIN_S)
                 self._forget_everywhere(session)
                 session.begin_epoch(session.epoch + 1)
             elif session.left_s() <= 0 or time.monotonic() - began_s >= _patience_s(error, in_trouble):
@@ -114,14 +128,22 @@ class Placing:
             await asyncio.sleep(max(0.0, min(pause_s, session.left_s())))
 
     def look(self) -> None:
-        """Ask again what died with its scheduler. To be called at an interval."""
+        """Ask again what reached no scheduler, or died with one. To be called at an interval."""
+        if self._fleet.suspended:
+            return
         now_s = time.monotonic()
-        for question in list(self._questions):
+        for question in list(self._questions.values()):
             question.look(self._fleet, now_s)
+
+    def on_taken(self, taken: Taken) -> None:
+        """A scheduler has the question."""
+        question = self._questions.get((taken.session, taken.epoch))
+        if question is not None:
+            question.take(taken)
 
     def reconnected(self) -> None:
         """Answers that came meanwhile are lost."""
-        for question in list(self._questions):
+        for question in list(self._questions.values()):
             question.give_up()
 
     def cancel(self, session: Session) -> None:
@@ -131,27 +153,27 @@ class Placing:
         else:
             self._outbox.post(subjects.CANCEL_PLACEMENT, CancelPlacement(session=session.id, epoch=session.epoch))
 
-    async def _asked(self, session: Session) -> BatonError | None:
+    async def _asked(self, session: Session, taken_within_s: float) -> BatonError | None:
         """Ask a scheduler. The asking outlives a reader that leaves: what it finds must be cancelled too."""
-        asking = self._tasks.start(self._ask(session, session.epoch), name=f"place {session.id}")
+        asking = self._tasks.start(self._ask(session, session.epoch, taken_within_s), name=f"place {session.id}")
         return await asyncio.shield(asking)
 
-    async def _ask(self, session: Session, epoch: int) -> BatonError | None:
+    async def _ask(self, session: Session, epoch: int, taken_within_s: float) -> BatonError | None:
         request = session.place_request(self._gateway, self._model)
         timeout_s = session.left_s() + PLACE_MARGIN_S
-        question: Question | None = None
+        key = (session.id, epoch)
         try:
             async with asyncio.timeout(None) as limit:
-                question = Question(lambda: limit.reschedule(asyncio.get_running_loop().time()), self._fleet)
-                self._questions.add(question)
+                self._questions[key] = Question(
+                    lambda: limit.reschedule(asyncio.get_running_loop().time()), time.monotonic(), taken_within_s
+                )
                 placed = await self._bus.request(subjects.PLACE, request, Placed, timeout_s)
         except TimeoutError:
             return AnswerLost("the scheduler that was asked is gone", retry_after_ms=1000)
         except BatonError as error:
             return error
         finally:
-            if question is not None:
-                self._questions.discard(question)
+            self._questions.pop(key, None)
         if session.left or session.epoch != epoch:
             self._cancel_placed(session.id, epoch, placed)
             return Cancelled("the reader left while the session was placed")
@@ -171,11 +193,6 @@ class Placing:
         cancel = Cancel(session=session, epoch=epoch)
         self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
         self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
-
-
-def _schedulers(fleet: Liveness) -> dict[str, str]:
-    """The boot of each that lives."""
-    return {beat.worker: beat.boot for beat in fleet.alive(Role.SCHEDULER)}
 
 
 def _patience_s(error: BatonError, in_trouble: bool) -> float:

@@ -26,7 +26,7 @@ from shared.bus.outbox import Outbox
 from shared.core import Role
 from shared.errors import BatonError, Draining, Overloaded, ProtocolError
 from shared.protocol import subjects
-from shared.protocol.to_gateway import TokenBatch, TokenFrame
+from shared.protocol.to_gateway import Taken, TokenBatch, TokenFrame
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
@@ -110,6 +110,13 @@ class Sessions:
                 self._turn_away(batch.worker, frame)
             else:
                 self._on_frame(session, frame)
+
+    def on_taken(self, _subject: str, data: bytes) -> None:
+        """Listener of the subject on which schedulers say that they have a question."""
+        try:
+            self._placing.on_taken(decode(Taken, data))
+        except ProtocolError as error:
+            logger.warning("word of a scheduler refused: %s", error)
 
     def reconnected(self) -> None:
         """The gateway's connection is back: what came meanwhile is lost."""

@@ -251,10 +251,20 @@ class Fleet:
         await service.start()
         self.workers[worker] = service
 
+    def _reconnected(self) -> None:
+        self._fleet.liveness.resume()
+        self.sessions.reconnected()
+
     async def _start_gateway(self) -> None:
         self.lost: list[WorkerService] = []
         tasks = self._owner(GATEWAY)
-        self.bus = await Bus.connect(self.nats, name="test gateway", spawn=tasks.start)
+        self.bus = await Bus.connect(
+            self.nats,
+            name="test gateway",
+            spawn=tasks.start,
+            on_disconnect=self._fleet.liveness.suspend,
+            on_reconnect=self._reconnected,
+        )
         outbox = Outbox(self.bus)
         links = SessionLinks(bus=self.bus, outbox=outbox, fleet=self._fleet.liveness, tasks=tasks)
         self.sessions = Sessions(
@@ -267,6 +277,7 @@ class Fleet:
         )
         await self.bus.listen(subjects.BEATS, self._fleet.hear)
         await self.bus.listen(subjects.tokens(GATEWAY), self.sessions.on_tokens)
+        await self.bus.listen(subjects.taken(GATEWAY), self.sessions.on_taken)
         await self.bus.flush()
         tasks.start(outbox.run(), name="outbox")
         tasks.start(self.sessions.watch(), name="watch")

@@ -19,6 +19,7 @@ from shared.errors import BatonError, Cancelled, Draining, Overloaded, Unavailab
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat
 from shared.protocol.to_decode import Cancel, Claim
+from shared.protocol.to_gateway import Taken
 from shared.protocol.to_prefill import RunPrefill
 from shared.protocol.to_scheduler import CancelPlacement, Placed, PlaceRequest
 from shared.protocol.wire import decode
@@ -107,6 +108,23 @@ async def test_a_request_is_placed(scheduler: SchedulerService, around: Surround
     assert isinstance(placed, Placed)
     assert (placed.session, placed.epoch, placed.prefill, placed.decode) == (request().session, 0, "p0", "d0")
     assert around.workers.claims[0].deadline_ms <= 20_000
+
+
+async def test_whoever_takes_a_request_says_so_before_it_is_answered(
+    scheduler: SchedulerService, around: Surroundings, tasks: Tasks
+) -> None:
+    """By the start and connection that its beats have told of."""
+    heard: asyncio.Queue[Taken] = asyncio.Queue()
+    await around.bus.listen(subjects.taken(request().gateway), lambda _, data: heard.put_nowait(decode(Taken, data)))
+    await around.beat(sessions=10)
+    placing = tasks.start(around.place(request()), name="place")
+    taken = await heard.get()
+    assert not placing.done()
+    beat = await around.scheduler_beats.get()
+    assert (taken.session, taken.epoch) == (request().session, 0)
+    assert (taken.scheduler, taken.boot, taken.connection) == (beat.worker, beat.boot, beat.connection)
+    await around.beat()
+    await placing
 
 
 async def test_without_workers_it_is_unavailable(
