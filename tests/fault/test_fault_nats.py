@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from stack import Stack
+from streams import streaming
 
 from services.local import nats_server
 from services.local.free_port import port_or_free
@@ -22,6 +23,7 @@ from .scene import Scene, fleet, scene_of
 pytestmark = pytest.mark.model
 
 DEADLINE_S = 15.0
+ANSWERED_WITHIN_S = 5.0
 
 
 class Server:
@@ -84,3 +86,19 @@ async def test_two_seconds_fail_no_request(scene: Scene, server: Server, measure
                 server.start()
                 back_s = time.monotonic()
     measured(max(stream.longest_pause_s(back_s) for stream in streams))
+
+
+async def test_after_twenty_seconds_requests_have_ended_and_the_service_recovers(scene: Scene, server: Server):
+    """The scene listens to what is asked of schedulers, so NATS does not tell that none is back yet."""
+    started_s = time.monotonic()
+    requests = [scene.request(20, 4000, seed) for seed in range(4)]
+    async with streaming(scene.stack.http_url, *requests) as streams:
+        for stream in streams:
+            await stream.until(20)
+        await server.gone_for(20.0)
+        assert [stream.last.get("code") for stream in streams] == ["deadline_exceeded"] * 4
+        assert max(stream.ended_s for stream in streams) - started_s < DEADLINE_S + 1.0
+    back_s = time.monotonic()
+    async with scene.streams(scene.request(100, 20)):
+        pass
+    assert time.monotonic() - back_s < ANSWERED_WITHIN_S
