@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from importlib.metadata import version
 
@@ -21,7 +22,7 @@ from services.gateway.websocket.settings import SocketSettings
 from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import ConfigError
+from shared.errors import ConfigError, Draining
 from shared.models.facts import read_model_facts
 from shared.models.store import ModelFolder
 from shared.protocol import subjects
@@ -32,6 +33,7 @@ from shared.text.chat_template import ChatTemplate
 from shared.text.tokenizer import Tokenizer
 
 DISTRIBUTION = "baton-serve"
+FAREWELL_S = 1.0
 
 
 class GatewayService:
@@ -89,6 +91,16 @@ class GatewayService:
                 "sessions": self._sessions.drain,
             }
             await asyncio.gather(*(self._tasks.start(drain(), name=f"drain {part}") for part, drain in parts.items()))
+
+    async def hand_over(self) -> None:
+        """End what still runs with an error that says to ask again, and give the doors `FAREWELL_S` to say so."""
+        if self._http is None:
+            return
+        self._sessions.end_all(Draining("this gateway is shutting down", retry_after_ms=1000))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self.drain()
+        await self._sessions.drain()
 
     async def stop(self) -> None:
         """Close the doors, which cancels what still runs, and disconnect. Idempotent."""

@@ -97,6 +97,9 @@ class Supervisor:
         keepers = [self._keepers[name] for name in self._gateways if name in self._keepers]
         await asyncio.gather(*(keeper.stop(self._settings.drain_timeout_s) for keeper in keepers))
 
+    async def hand_over(self) -> None:
+        """There is nobody to leave anything to."""
+
     async def stop(self) -> None:
         """End all processes, NATS last. Idempotent."""
         services = [keeper for name, keeper in self._keepers.items() if name != NATS_NAME]

@@ -76,6 +76,11 @@ class SchedulerService:
             await self._requests.drain()
             await self._nobody_inside()
 
+    async def hand_over(self) -> None:
+        """Send those who still wait to another scheduler."""
+        self._room.close()
+        await self._nobody_inside()
+
     async def stop(self) -> None:
         """Send those who still wait to another scheduler, and disconnect. Idempotent."""
         self._state = WorkerState.STOPPED

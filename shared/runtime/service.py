@@ -21,18 +21,25 @@ from shared.runtime.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 15.0
+HAND_OVER_S = 2.0
 
 OnFailure = Callable[[BaseException], None]
 
 
 class Service(Protocol):
-    """What `run` runs. Each method is called once, in this order; `stop` also after a failed or cancelled `start`."""
+    """What `run` runs. Each method is called once, in this order; `stop` also after a failed or cancelled `start`.
+
+    `hand_over` is called only where `drain` took too long.
+    """
 
     async def start(self) -> None:
         """Return when ready for work. Raises BatonError when that cannot be."""
 
     async def drain(self) -> None:
         """Take no new work and return when the running work is done. Cancelled when that takes too long."""
+
+    async def hand_over(self) -> None:
+        """Leave what still runs to others, or tell its clients so; return when nothing is left."""
 
     async def stop(self) -> None:
         """Free everything, whatever state this is in. Idempotent."""
@@ -48,8 +55,8 @@ def run(
     """Run a service to its end and return the exit code of the process.
 
     `make` builds the service inside the event loop. It gets the function to call when the service cannot go on, meant
-    for `Tasks(on_failure=...)`. SIGTERM and SIGINT drain within `drain_timeout_s`, a second one stops at once.
-    Exit code 0: ended as asked, all work done; 1: anything else.
+    for `Tasks(on_failure=...)`. SIGTERM and SIGINT drain, and hand over what is not done in time, all within
+    `drain_timeout_s`; a second one stops at once. Exit code 0: ended as asked, all work done or handed over; 1: else.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Process(name, drain_timeout_s, notifier or Notifier()).live(make))
@@ -95,8 +102,20 @@ class _Process:
         self._notifier.stopping()
         if self._failure is not None:
             return False
-        logger.info("%s drains for at most %.0f s", self._name, self._drain_timeout_s)
-        return await self._phase("drain", service.drain(), until=self._stop_asked, timeout_s=self._drain_timeout_s)
+        return await self._drain(service)
+
+    async def _drain(self, service: Service) -> bool:
+        """True when all work is done, or in other hands."""
+        hand_over_s = min(HAND_OVER_S, self._drain_timeout_s / 2)
+        drain_s = self._drain_timeout_s - hand_over_s
+        logger.info("%s drains for at most %.0f s", self._name, drain_s)
+        if await self._phase("drain", service.drain(), until=self._stop_asked, timeout_s=drain_s):
+            return True
+        if self._stop_asked.is_set():
+            return False
+        return await self._phase(
+            "hand over", service.hand_over(), until=self._stop_asked, timeout_s=max(hand_over_s, HAND_OVER_S)
+        )
 
     async def _phase(
         self,

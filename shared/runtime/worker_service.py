@@ -57,7 +57,7 @@ class Worker(Protocol):
         """Take nothing new; return when the last session has ended."""
 
     def end_all(self) -> None:
-        """End every session with an error to its gateway."""
+        """End every session with `Draining` to its gateway, which moves it on."""
 
 
 class WorkerService:
@@ -106,6 +106,12 @@ class WorkerService:
         self._state = WorkerState.DRAINING
         if self._worker is not None and self._links is not None:
             await self._links.beat_now()
+            await self._worker.drain()
+
+    async def hand_over(self) -> None:
+        """End the sessions that are not done: their gateways move them to other workers, and count no failure."""
+        if self._worker is not None:
+            self._worker.end_all()
             await self._worker.drain()
 
     async def stop(self) -> None:

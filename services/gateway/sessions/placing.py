@@ -7,6 +7,7 @@ the connection that had it, by the question in a new epoch. Knows nothing of tok
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -117,6 +118,7 @@ class Placing:
             if session.finished:
                 # Only the answer was lost: the workers have done it all meanwhile.
                 return
+            session.raise_if_given_up()
             if isinstance(error, AnswerLost):
                 in_trouble = True
                 taken_within_s = min(2 * taken_within_s, LONGEST_TAKEN_WITHIN_S)
@@ -124,8 +126,8 @@ class Placing:
                 session.begin_epoch(session.epoch + 1)
             elif session.left_s() <= 0 or time.monotonic() - began_s >= _patience_s(error, in_trouble):
                 raise error
-            pause_s = self._pace.delay_s() + next(pauses)
-            await asyncio.sleep(max(0.0, min(pause_s, session.left_s())))
+            await _pause(session, self._pace.delay_s() + next(pauses))
+            session.raise_if_given_up()
 
     def look(self) -> None:
         """Ask again what reached no scheduler, or died with one. To be called at an interval."""
@@ -193,6 +195,13 @@ class Placing:
         cancel = Cancel(session=session, epoch=epoch)
         self._outbox.post(subjects.cancel(Role.PREFILL, placed.prefill), cancel)
         self._outbox.post(subjects.cancel(Role.DECODE, placed.decode), cancel)
+
+
+async def _pause(session: Session, pause_s: float) -> None:
+    """Shorter where the session ends before."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, min(pause_s, session.left_s()))):
+            await session.given_up.wait()
 
 
 def _patience_s(error: BatonError, in_trouble: bool) -> float:

@@ -97,6 +97,13 @@ class Sessions:
             self._idle.clear()
             await self._idle.wait()
 
+    def end_all(self, error: BatonError) -> None:
+        """End every generation with `error`, wherever it is."""
+        self._draining = True
+        for session in self._sessions.values():
+            session.give_up(error)
+        self._placing.reconnected()
+
     def on_tokens(self, _subject: str, data: bytes) -> None:
         """Listener of this gateway's token subject."""
         try:
@@ -171,7 +178,9 @@ class Sessions:
 
     async def _place_again(self, session: Session, error: BatonError) -> None:
         """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""
-        if not error.retryable or session.moves + 1 >= self._attempts:
+        # A worker that leaves in good order has not failed: that may happen to a session any number of times.
+        session.failures += not isinstance(error, Draining)
+        if session.given_up.is_set() or not error.retryable or session.failures >= self._attempts:
             raise error
         logger.warning("session moves on: %s", error, extra={"session": session.id})
         self._placing.cancel(session)

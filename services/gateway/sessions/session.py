@@ -20,8 +20,9 @@ class Session:
     """Fed with frames by the gateway's listener, read by one reader, which may be slow.
 
     What waits is bounded by the request's `max_tokens`, and the reader takes all of it at once. `moves` counts how
-    often workers failed it; `left` says that its reader is gone; `heard` has the boots of the present epoch's workers
-    that have been heard; `heard_at_s` is when the epoch last spoke.
+    often it was placed anew, `failures` how often because workers failed it; `left` says that its reader is gone,
+    `given_up` that its gateway ends it; `heard` has the boots of the present epoch's workers that have been heard;
+    `heard_at_s` is when the epoch last spoke.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -31,7 +32,9 @@ class Session:
         self.placed: Placed | None = None
         self.handed_off = False
         self.moves = 0
+        self.failures = 0
         self.left = False
+        self.given_up = asyncio.Event()
         self.heard: dict[tuple[Role, str], str] = {}
         self.gaps_s: list[float] = []
         self._delivery = Delivery()
@@ -138,6 +141,15 @@ class Session:
         if not self.finished:
             self._failure = error
             self._arrived.set()
+
+    def give_up(self, error: BatonError) -> None:
+        """End it with `error`, without another epoch."""
+        self.given_up.set()
+        self.fail(error)
+
+    def raise_if_given_up(self) -> None:
+        if self.given_up.is_set() and self._failure is not None:
+            raise self._failure
 
     async def next_tokens(self) -> tuple[list[SampledToken], FinishReason | None]:
         """All tokens that have arrived since the last call, at least one unless it is the end.

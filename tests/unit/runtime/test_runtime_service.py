@@ -26,6 +26,7 @@ class Probe:
         self.tasks = Tasks("probe", on_failure)
     async def start(self): say("started")
     async def drain(self): say("drained")
+    async def hand_over(self): say("handed-over")
     async def stop(self):
         await self.tasks.close()
         say("stopped")
@@ -106,13 +107,29 @@ def test_a_second_signal_stops_at_once(start: Start) -> None:
     assert (out.split(), child.returncode) == (["stopped"], 1)
 
 
-def test_a_drain_ends_with_its_time_limit(start: Start) -> None:
+def test_what_is_not_drained_in_time_is_handed_over(start: Start) -> None:
     child = start(ENDLESS_DRAIN, drain_timeout_s=0.05)
     assert line(child) == "started"
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate()
-    assert (out.split(), child.returncode) == (["draining", "stopped"], 1)
+    assert (out.split(), child.returncode) == (["draining", "handed-over", "stopped"], 0)
     assert "drain took longer" in err
+
+
+def test_what_cannot_be_handed_over_is_a_failure(start: Start) -> None:
+    child = start(
+        ENDLESS_DRAIN
+        + """
+        async def hand_over(self):
+            raise RuntimeError("nobody takes it")
+""",
+        drain_timeout_s=0.05,
+    )
+    assert line(child) == "started"
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate()
+    assert (out.split(), child.returncode) == (["draining", "stopped"], 1)
+    assert "nobody takes it" in err
 
 
 def test_a_config_error_at_start_is_one_line_without_a_traceback(start: Start) -> None:
