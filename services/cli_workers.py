@@ -13,7 +13,7 @@ from services.cli_settings import WorkersSettings, load_settings
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
 from shared.bus.settings import BusSettings
-from shared.core import Role
+from shared.core import KvEncoding, Role
 from shared.errors import ProtocolError, Unavailable
 from shared.protocol import subjects
 from shared.protocol.pairing import differ, differences, meet
@@ -41,7 +41,17 @@ def main(argv: Sequence[str]) -> int:
 def fleet_table(beats: Sequence[Beat]) -> Table:
     """One row per process."""
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("role", "id", "state", "model", "pairs with", "KV free, MiB", "sessions", "queued tokens"):
+    for heading in (
+        "role",
+        "id",
+        "state",
+        "model",
+        "pairs with",
+        "KV sent or taken",
+        "KV free, MiB",
+        "sessions",
+        "queued tokens",
+    ):
         table.add_column(heading, no_wrap=heading not in ("model", "pairs with"), overflow="fold")
     for beat in beats:
         table.add_row(
@@ -50,6 +60,7 @@ def fleet_table(beats: Sequence[Beat]) -> Table:
             beat.state.value,
             beat.model or "-",
             _partners(beat, beats),
+            _encodings(beat),
             f"{_mib(beat.kv_free_bytes)} of {_mib(beat.kv_total_bytes)}" if beat.kv_total_bytes else "-",
             f"{beat.sessions} of {beat.session_limit}" if beat.session_limit else str(beat.sessions),
             str(beat.queued_tokens) if beat.queue_limit_tokens else "-",
@@ -77,6 +88,14 @@ def _partners(beat: Beat, beats: Sequence[Beat]) -> str:
     pairs = ", ".join(worker for worker, parts in met if not parts)
     others = [f"not {worker}: {differ(parts)}" for worker, parts in met if parts]
     return "; ".join(filter(None, [pairs, *others])) or "-"
+
+
+def _encodings(beat: Beat) -> str:
+    """How its caches may travel; what is lossy says so."""
+    if not beat.model:
+        return "-"
+    labels = {encoding.value: encoding.label for encoding in KvEncoding}
+    return ", ".join(labels.get(name, name) for name in beat.kv_encodings)
 
 
 async def _listen(settings: WorkersSettings) -> list[Beat]:

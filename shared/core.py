@@ -31,6 +31,18 @@ class FinishReason(enum.StrEnum):
     ERROR = "error"
 
 
+class KvEncoding(enum.StrEnum):
+    """How cells travel. `EXACT`: as they are; `INT8`: a byte each, with a scale per head and chunk, which is lossy."""
+
+    EXACT = "exact"
+    INT8 = "int8"
+
+    @property
+    def label(self) -> str:
+        """For people, who must see that it is lossy."""
+        return f"{self.value} (lossy)" if self is KvEncoding.INT8 else self.value
+
+
 class KvLayout(msgspec.Struct, frozen=True):
     """Shape of the KV cache of one model: every layer holds K and V of `[kv_heads, tokens, head_dim]`."""
 

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 
 from services.decode.session import DecodeSession, SessionState
+from shared.core import KvEncoding
 from shared.engine.contract import Engine, SequenceSpec
 from shared.errors import Cancelled, InvalidRequest, Overloaded, UnsupportedModel
+from shared.kv.encoding import in_dtype
 from shared.kv.receiver import Receiver, TransferIdentity
 from shared.protocol.to_decode import Claim, ClaimGranted
 from shared.protocol.wire import unpack_ids
@@ -19,7 +21,10 @@ from shared.runtime.fences import Fences
 
 
 class ClaimDesk:
-    """Grants claims and knows every session held. `release` frees its engine memory; the caller picks the moment."""
+    """Grants claims and knows every session held. `release` frees its engine memory; the caller picks the moment.
+
+    `encodings` are how caches may come, first what is wanted.
+    """
 
     def __init__(
         self,
@@ -28,13 +33,16 @@ class ClaimDesk:
         *,
         batch_limit: int,
         window_bytes: int,
+        encodings: tuple[KvEncoding, ...] = (KvEncoding.EXACT,),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._worker = worker
         self._batch_limit = batch_limit
-        # A chunk is never smaller than one token of one layer, and the sender wants room for two.
-        self._window_bytes = max(window_bytes, 2 * engine.spec.layout.token_layer_bytes)
+        self._encodings = encodings
+        # A chunk is never smaller than one token of one layer, and the sender wants room for two, in its own dtype.
+        widest = in_dtype(engine.spec.layout, "float32")
+        self._window_bytes = max(window_bytes, 2 * widest.token_layer_bytes)
         self._clock = clock
         self._fences = Fences()
         self._sessions: dict[str, DecodeSession] = {}
@@ -113,6 +121,7 @@ class ClaimDesk:
             worker=self._worker,
             transfer=secrets.randbits(32),
             credit_bytes=self._window_bytes,
+            kv_encodings=tuple(encoding.value for encoding in self._encodings),
         )
         session = DecodeSession(
             claim, grant, self._receiver(claim, grant, len(prompt_ids)), self._clock() + claim.deadline_ms / 1000
@@ -138,6 +147,7 @@ class ClaimDesk:
             prompt_tokens=prompt_tokens,
             cached_tokens=grant.cached_tokens,
             window_bytes=grant.credit_bytes,
+            accepts=self._encodings,
         )
 
 

@@ -15,8 +15,9 @@ from services.decode.session import DecodeSession, SessionState
 from services.decode.settings import DecodeSettings
 from services.decode.stepper import Stepper, error_frame
 from shared.bus.data_plane.connection import Listening
-from shared.core import Role
+from shared.core import KvEncoding, Role
 from shared.errors import BatonError, DeadlineExceeded, Draining, HandoffFailed, Overloaded, ProtocolError
+from shared.kv.encoding import offered
 from shared.protocol import subjects
 from shared.protocol.to_decode import Cancel, Claim, CreditProbe, Manifest
 from shared.protocol.to_gateway import HandoffReport
@@ -36,8 +37,13 @@ class DecodeWorker:
         self._engine = context.engine
         self._links = context.links
         self._tasks = context.tasks
+        self._encodings = offered(settings.kv_encoding, context.engine.spec.layout)
         self._desk = ClaimDesk(
-            context.engine, settings.id, batch_limit=settings.batch_limit, window_bytes=settings.window_bytes
+            context.engine,
+            settings.id,
+            batch_limit=settings.batch_limit,
+            window_bytes=settings.window_bytes,
+            encodings=self._encodings,
         )
         self._stepper = Stepper(context.engine, context.thread, send=self._links.send_frames, ended=self._ended)
         self._subscriptions: dict[DecodeSession, Listening] = {}
@@ -46,6 +52,8 @@ class DecodeWorker:
 
     async def start(self) -> None:
         """Start stepping and listen for claims and cancels."""
+        if self._encodings[0] is not KvEncoding.EXACT:
+            logger.warning("caches are asked for as %s: tokens may differ from exact ones", self._encodings[0].label)
         self._tasks.start(self._stepper.run(), name="stepper")
         self._tasks.start(Reaper(self._links.gateways, self._reap).run(), name="reaper")
         control = self._links.control
@@ -53,7 +61,7 @@ class DecodeWorker:
         await control.listen(subjects.cancel(Role.DECODE, self._settings.id), self._on_cancel)
 
     def load(self) -> Load:
-        return Load(sessions=len(self._desk), session_limit=self._settings.batch_limit)
+        return Load(sessions=len(self._desk), session_limit=self._settings.batch_limit, kv_encodings=self._encodings)
 
     async def drain(self) -> None:
         """Take no claims; return when the last session has ended."""
@@ -147,6 +155,7 @@ class DecodeWorker:
                 payload_bytes=session.receiver.payload_bytes,
                 chunks=session.receiver.chunks,
                 resent_chunks=max(0, manifest.chunks - session.receiver.chunks),
+                encoding=session.receiver.encoding.label,
             )
         )
         self._stepper.join(session)

@@ -12,7 +12,7 @@ def timings_table(finished: Finished) -> Table:
     table = Table("phase", "worker", "measure", "value")
     table.add_row("queue", "", "waited for a place", _ms(timings.queue_ms))
     table.add_row("prefill", timings.prefill_worker or "-", _prompt(finished, timings), _ms(timings.prefill_ms))
-    table.add_row("hand-off", "", f"{_size(timings.kv_bytes)} of KV; visible", _ms(timings.handoff_ms))
+    table.add_row("hand-off", "", f"{_cache(timings)}; visible", _ms(timings.handoff_ms))
     table.add_row("decode", timings.decode_worker or "-", _rate(finished, timings), _ms(timings.itl_ms))
     table.add_row("client", "", "TTFT, time to first token", _ms(timings.ttft_ms))
     table.add_row("", "", "whole answer", _ms(timings.total_ms))
@@ -22,6 +22,11 @@ def timings_table(finished: Finished) -> Table:
 def _prompt(finished: Finished, timings: Timings) -> str:
     cached = f", {timings.cached_tokens} cached" if timings.cached_tokens else ""
     return f"{finished.usage.prompt_tokens} prompt tokens{cached}"
+
+
+def _cache(timings: Timings) -> str:
+    encoding = f", {timings.kv_encoding}" if timings.kv_encoding else ""
+    return f"{_size(timings.kv_bytes)} of KV{encoding}"
 
 
 def _rate(finished: Finished, timings: Timings) -> str:

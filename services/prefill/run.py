@@ -115,6 +115,7 @@ class PrefillRun:
             payload_bytes=sender.payload_bytes,
             chunks=sender.chunks,
             resent_chunks=sender.resent_chunks,
+            encoding=sender.encoding.label,
         )
         return TokenFrame(
             session=self.order.session, epoch=self.order.epoch, index=self.order.emitted, ids=b"", handoff=report

@@ -18,5 +18,6 @@ class PrefillSettings(WorkerProcessSettings, frozen=True, kw_only=True):
         Meta(ge=1, description="prompt tokens per call: the grain at which KV is published and cancels take effect"),
     ] = 256
     chunk_bytes: Annotated[int, Meta(ge=4096, description="largest KV chunk, below NATS max_payload")] = 1 << 20
+    kv_int8: Annotated[bool, Meta(description="send caches as int8, which is lossy, to decodes that ask for it")] = True
     queue_limit_tokens: Annotated[int, Meta(ge=1, description="prompt tokens that may wait")] = 65536
     fake_prefill_token_s: Annotated[float, Meta(ge=0, description="how long the fake engine takes per token")] = 0.0

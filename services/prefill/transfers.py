@@ -8,8 +8,10 @@ from collections.abc import Callable
 from services.prefill.handoff import HandoffBus
 from services.prefill.held import Held, HeldRuns
 from services.prefill.run import PrefillRun
+from shared.core import KvEncoding
 from shared.engine.contract import Engine
 from shared.errors import BatonError, HandoffFailed, ProtocolError
+from shared.kv.encoding import named
 from shared.kv.sender import Sender, TransferTarget
 from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES
@@ -22,18 +24,29 @@ logger = logging.getLogger(__name__)
 
 
 class Transfers:
-    """`chunk_bytes` is the largest KV chunk that is sent."""
+    """`chunk_bytes` is the largest KV chunk that is sent; `encodings` are how cells may go."""
 
-    def __init__(self, engine: Engine, held: HeldRuns, links: WorkerLinks, tasks: Tasks, *, chunk_bytes: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        held: HeldRuns,
+        links: WorkerLinks,
+        tasks: Tasks,
+        *,
+        chunk_bytes: int,
+        encodings: tuple[KvEncoding, ...],
+    ) -> None:
         self._engine = engine
         self._held = held
         self._links = links
         self._tasks = tasks
         self._chunk_bytes = chunk_bytes
+        self._encodings = encodings
 
     def sender(self, run: PrefillRun) -> Sender:
         """What sends the cache of `run` to the decode worker that claimed it."""
         order = run.order
+        wanted = named(order.kv_encoding)
         target = TransferTarget(
             session=order.session,
             epoch=order.epoch,
@@ -41,6 +54,7 @@ class Transfers:
             credit_bytes=order.credit_bytes,
             prompt_tokens=run.prompt_tokens,
             chunk_bytes=self._fitting_chunk_bytes(order.credit_bytes),
+            encoding=wanted if wanted in self._encodings else KvEncoding.EXACT,
         )
         bus = HandoffBus(self._links.kv, order.session, order.epoch)
         return Sender(self._engine, run.key, self._engine.spec, target, bus)

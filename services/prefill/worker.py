@@ -17,8 +17,9 @@ from services.prefill.queue import RunQueue
 from services.prefill.run import PrefillRun, RunState
 from services.prefill.settings import PrefillSettings
 from services.prefill.transfers import Transfers
-from shared.core import Role
+from shared.core import KvEncoding, Role
 from shared.errors import DeadlineExceeded, Draining, InvalidRequest, Overloaded, ProtocolError, UnsupportedModel
+from shared.kv.encoding import offered
 from shared.protocol import subjects
 from shared.protocol.to_decode import Cancel
 from shared.protocol.to_prefill import RunAccepted, RunPrefill
@@ -41,8 +42,15 @@ class PrefillWorker:
         self._queue = RunQueue(context.engine, settings.queue_limit_tokens)
         self._wake = asyncio.Event()
         self._held = HeldRuns(context.engine, self._queue, context.links, context.tasks, freed=self._wake.set)
+        most = KvEncoding.INT8 if settings.kv_int8 else KvEncoding.EXACT
+        self._encodings = offered(most, context.engine.spec.layout)
         self._transfers = Transfers(
-            context.engine, self._held, context.links, context.tasks, chunk_bytes=settings.chunk_bytes
+            context.engine,
+            self._held,
+            context.links,
+            context.tasks,
+            chunk_bytes=settings.chunk_bytes,
+            encodings=self._encodings,
         )
         self._compute = ComputeLoop(
             context, self._queue, self._held, self._transfers, wake=self._wake, chunk_tokens=settings.chunk_tokens
@@ -64,6 +72,7 @@ class PrefillWorker:
             session_limit=0,
             queued_tokens=self._queue.queued_tokens,
             queue_limit_tokens=self._settings.queue_limit_tokens,
+            kv_encodings=self._encodings,
         )
 
     async def drain(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
 from services.scheduler.fleet import Fleet
 from services.scheduler.workers import Workers
-from shared.core import Role
+from shared.core import KvEncoding, Role
 from shared.errors import (
     BatonError,
     ContextExceeded,
@@ -100,7 +101,8 @@ class Placer:
         try:
             prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint)
             for beat in _in_order(request, prefills):
-                if await self._try_run(beat, order, request):
+                encoding = first_common(grant.kv_encodings, beat.kv_encodings)
+                if await self._try_run(beat, msgspec.structs.replace(order, kv_encoding=encoding), request):
                     placed = True
                     return beat.worker
             return None
@@ -142,6 +144,11 @@ def _in_order(request: PlaceRequest, beats: list[Beat]) -> list[Beat]:
     return sorted(
         beats, key=lambda beat: (beat.worker in request.avoid, moves and beat.arithmetic != request.arithmetic)
     )
+
+
+def first_common(wanted: Sequence[str], possible: Sequence[str]) -> str:
+    """How the pair's cells travel: exact, if it has nothing else in common. Names mean nothing to a scheduler."""
+    return next((name for name in wanted if name in possible), KvEncoding.EXACT.value)
 
 
 def _prompt_tokens(request: PlaceRequest) -> int:

@@ -7,14 +7,17 @@ for again when the manifest comes. Used by the decode service.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
 
-from shared.core import KvRegion, ModelSpec
+from shared.core import KvEncoding, KvRegion, ModelSpec
 from shared.errors import ProtocolError
+from shared.kv import encoding
 from shared.kv.coverage import Coverage
 from shared.kv.credit import ReceiveCredit
+from shared.kv.int8 import Int8Codec
 from shared.protocol.kv_chunk import HEADER_BYTES, KvChunkHeader, decode_chunk
 from shared.protocol.to_decode import CreditProbe, Manifest
 from shared.protocol.to_prefill import Credit, Feedback, Imported, Nack, TransferRefused
@@ -42,8 +45,9 @@ class TransferIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class Receiver:
     """Takes in the chunks of one transfer into `sink` under `key`.
 
-    `on_chunk` and `on_manifest` return the feedback to send, if any. Once `complete`, further messages are answered
-    again but change nothing.
+    `accepts` says how cells may travel; those of another dtype than `spec` has are converted. `encoding` is how the
+    last chunk came. `on_chunk` and `on_manifest` return the feedback to send, if any. Once `complete`, further messages
+    are answered again but change nothing.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Receiver:
         prompt_tokens: int,
         cached_tokens: int,
         window_bytes: int,
+        accepts: Collection[KvEncoding] = (KvEncoding.EXACT,),
+        codec: Int8Codec = encoding.INT8,
     ) -> None:
         self._sink = sink
         self._key = key
@@ -65,6 +71,9 @@ class Receiver:
         self._cached_tokens = cached_tokens
         self._coverage = Coverage(spec.layout, cached_tokens, prompt_tokens)
         self._credit = ReceiveCredit(window_bytes)
+        self._accepts = accepts
+        self._codec = codec
+        self.encoding = KvEncoding.EXACT
         self._nacks = 0
         self.complete = False
         self.chunks = 0
@@ -83,11 +92,10 @@ class Receiver:
             if not self._is_ours(header):
                 spent_bytes = 0
             self._check(header, payload)
+            self._write(header, payload)
         except ProtocolError as error:
             self.rejected += 1
             logger.warning("KV chunk refused: %s", error, extra={"session": self._identity.session})
-        else:
-            self._write(header.region, payload)
         total = self._credit.take_in(spent_bytes)
         return None if total is None or self.complete else Credit(transfer=self._identity.transfer, total_bytes=total)
 
@@ -121,21 +129,27 @@ class Receiver:
     def _check(self, header: KvChunkHeader, payload: memoryview) -> None:
         if not self._is_ours(header):
             raise ProtocolError(f"chunk of session {header.session} epoch {header.epoch} transfer {header.transfer}")
-        if header.fingerprint != self._spec.fingerprint or header.dtype != self._spec.layout.dtype:
-            raise ProtocolError(f"chunk of model {header.fingerprint} in {header.dtype}")
+        if header.fingerprint != self._spec.fingerprint:
+            raise ProtocolError(f"chunk of model {header.fingerprint}")
+        if header.encoding not in self._accepts:
+            raise ProtocolError(f"chunk as {header.encoding.label}, which was not asked for")
         if not header.region.fits(self._spec.layout, self._prompt_tokens):
             raise ProtocolError(f"chunk of a region outside the sequence: {header.region}")
         if header.region.token_start < self._cached_tokens:
             raise ProtocolError(f"chunk of a region that was here before the transfer: {header.region}")
-        expected = header.region.size_bytes(self._spec.layout)
+        theirs = encoding.in_dtype(self._spec.layout, header.dtype)
+        expected = encoding.wire_bytes(theirs, header.region, header.encoding)
         if len(payload) != expected:
             raise ProtocolError(f"chunk of {len(payload)} bytes for a region of {expected}")
 
-    def _write(self, region: KvRegion, payload: memoryview) -> None:
+    def _write(self, header: KvChunkHeader, payload: memoryview) -> None:
+        region = header.region
         if self.complete or self._coverage.holds(region):
             self.duplicates += 1
             return
-        self._sink.import_kv(self._key, region, payload)
+        cells = encoding.decoded(payload, header, self._spec.layout, self._codec)
+        self._sink.import_kv(self._key, region, cells)
         self._coverage.add(region)
+        self.encoding = header.encoding
         self.chunks += 1
         self.payload_bytes += len(payload)

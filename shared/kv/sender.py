@@ -14,9 +14,11 @@ from typing import Protocol
 
 import msgspec
 
-from shared.core import KvRegion, ModelSpec
+from shared.core import KvEncoding, KvRegion, ModelSpec
 from shared.errors import HandoffFailed
+from shared.kv import encoding
 from shared.kv.credit import SendCredit
+from shared.kv.int8 import Int8Codec
 from shared.kv.plan import layers_per_chunk, split_region
 from shared.protocol.kv_chunk import KvChunkHeader, encode_header
 from shared.protocol.to_decode import CreditProbe, Manifest
@@ -45,7 +47,10 @@ class ChunkBus(Protocol):
 
 
 class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """The claim a transfer fulfils, as granted by the decode worker."""
+    """The claim a transfer fulfils, as granted by the decode worker.
+
+    `chunk_bytes` bounds a chunk's cells as they are in the cache; as int8 they take half of that.
+    """
 
     session: str
     epoch: int
@@ -53,6 +58,7 @@ class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
     credit_bytes: int
     prompt_tokens: int
     chunk_bytes: int
+    encoding: KvEncoding = KvEncoding.EXACT
 
 
 class Sender:
@@ -61,12 +67,23 @@ class Sender:
     `visible_ms`, once sent: from the last computed token until decode's word came back that it has the whole cache.
     """
 
-    def __init__(self, source: KvSource, key: str, spec: ModelSpec, target: TransferTarget, bus: ChunkBus) -> None:
+    def __init__(
+        self,
+        source: KvSource,
+        key: str,
+        spec: ModelSpec,
+        target: TransferTarget,
+        bus: ChunkBus,
+        *,
+        codec: Int8Codec = encoding.INT8,
+    ) -> None:
         self._source = source
         self._key = key
         self._spec = spec
         self._target = target
         self._bus = bus
+        self._codec = codec
+        self._encoding = encoding.usable(target.encoding, spec.layout)
         self._credit = SendCredit(target.credit_bytes)
         # Half the window at most: then one chunk can go while the grant for the one before is on its way, and a
         # receiver that grants in steps of its window never leaves less than a chunk.
@@ -79,6 +96,11 @@ class Sender:
         self.chunks = 0
         self.resent_chunks = 0
         self.visible_ms = 0.0
+
+    @property
+    def encoding(self) -> KvEncoding:
+        """How the cells travel."""
+        return self._encoding
 
     @property
     def payload_bytes(self) -> int:
@@ -153,9 +175,11 @@ class Sender:
 
     async def _publish(self, regions: Iterable[KvRegion]) -> None:
         for region in regions:
-            if not await self._take_credit(region.size_bytes(self._spec.layout)):
+            layout = self._spec.layout
+            if not await self._take_credit(encoding.wire_bytes(layout, region, self._encoding)):
                 return
-            payload = self._source.export_kv_parts(self._key, region)
+            cells = self._source.export_kv_parts(self._key, region)
+            payload = encoding.encoded(cells, layout, region, self._encoding, self._codec)
             await self._bus.chunk(encode_header(self._header(region), *payload), *payload)
             self.chunks += 1
 
@@ -185,6 +209,7 @@ class Sender:
             chunk=self.chunks,
             dtype=self._spec.layout.dtype,
             region=region,
+            encoding=self._encoding,
         )
 
     def _manifest(self) -> Manifest:

@@ -1,7 +1,11 @@
-"""A KV chunk: a fixed binary header and the raw bytes of one `KvRegion`. Nothing here is ever unpickled.
+"""A KV chunk: a fixed binary header and the cells of one `KvRegion`. Nothing here is ever unpickled.
 
-Header, little-endian, 80 bytes: magic, version, dtype, layout, flags, fingerprint, session, epoch, transfer, chunk,
+Header, little-endian, 80 bytes: magic, version, dtype, layout, encoding, fingerprint, session, epoch, transfer, chunk,
 layers, tokens, payload length, payload checksum, header checksum (XXH3-64 over the 72 bytes before it).
+
+`dtype` is that of the sender's cache. The payload is its cells as they are (encoding 0), or scales and int8 cells
+(encoding 1, see `shared.kv.int8`). Before there was a second encoding that byte had to be 0: a reader of that time
+refuses what it cannot read, so the version did not change.
 """
 
 from __future__ import annotations
@@ -11,18 +15,20 @@ import struct
 import msgspec
 import xxhash
 
-from shared.core import KvRegion
+from shared.core import KvEncoding, KvRegion
 from shared.errors import ProtocolError
 
 MAGIC = b"BKVC"
 VERSION = 1
 LAYOUT_LAYER_KV_HEAD_TOKEN_DIM = 1
 DTYPE_CODES = {"float32": 1, "float16": 2, "bfloat16": 3}
+ENCODING_CODES = {KvEncoding.EXACT: 0, KvEncoding.INT8: 1}
 
 _BODY = struct.Struct("<4sBBBBQ16sIIIHHIIIIQ")
 _CHECKSUM = struct.Struct("<Q")
 HEADER_BYTES = _BODY.size + _CHECKSUM.size
 _DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
+_ENCODINGS = {code: encoding for encoding, code in ENCODING_CODES.items()}
 
 
 class KvChunkHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +41,7 @@ class KvChunkHeader(msgspec.Struct, frozen=True, kw_only=True):
     chunk: int
     dtype: str
     region: KvRegion
+    encoding: KvEncoding = KvEncoding.EXACT
 
 
 def encode_header(header: KvChunkHeader, *payload: memoryview | bytes) -> bytes:
@@ -48,7 +55,7 @@ def encode_header(header: KvChunkHeader, *payload: memoryview | bytes) -> bytes:
         VERSION,
         DTYPE_CODES[header.dtype],
         LAYOUT_LAYER_KV_HEAD_TOKEN_DIM,
-        0,
+        ENCODING_CODES[header.encoding],
         int(header.fingerprint, 16),
         bytes.fromhex(header.session),
         header.epoch,
@@ -68,8 +75,8 @@ def encode_header(header: KvChunkHeader, *payload: memoryview | bytes) -> bytes:
 def decode_chunk(data: bytes | memoryview) -> tuple[KvChunkHeader, memoryview]:
     """Header and payload of a chunk whose lengths and checksums hold.
 
-    Raises ProtocolError for anything else: too short, other magic or version, unknown dtype or layout, a corrupt
-    header or payload, a payload of another length. Whether the chunk belongs here is for the receiver to judge.
+    Raises ProtocolError for anything else: too short, other magic or version, unknown dtype, layout or encoding, a
+    corrupt header or payload, a payload of another length. Whether the chunk belongs here is for the receiver to judge.
     """
     header, payload_bytes, payload_checksum = _decode_header(data)
     payload = memoryview(data)[HEADER_BYTES:]
@@ -86,13 +93,13 @@ def _decode_header(data: bytes | memoryview) -> tuple[KvChunkHeader, int, int]:
     body = memoryview(data)[: _BODY.size]
     (checksum,) = _CHECKSUM.unpack_from(data, _BODY.size)
     fields = _BODY.unpack(body)
-    magic, version, dtype, layout, flags = fields[:5]
+    magic, version, dtype, layout, encoding = fields[:5]
     if magic != MAGIC or version != VERSION:
         raise ProtocolError("not a KV chunk of this version")
     if xxhash.xxh3_64_intdigest(body) != checksum:
         raise ProtocolError("KV chunk header does not match its checksum")
-    if dtype not in _DTYPES or layout != LAYOUT_LAYER_KV_HEAD_TOKEN_DIM or flags:
-        raise ProtocolError(f"KV chunk of unknown dtype {dtype}, layout {layout} or flags {flags}")
+    if dtype not in _DTYPES or layout != LAYOUT_LAYER_KV_HEAD_TOKEN_DIM or encoding not in _ENCODINGS:
+        raise ProtocolError(f"KV chunk of unknown dtype {dtype}, layout {layout} or encoding {encoding}")
     header = KvChunkHeader(
         fingerprint=f"{fields[5]:016x}",
         session=fields[6].hex(),
@@ -101,5 +108,6 @@ def _decode_header(data: bytes | memoryview) -> tuple[KvChunkHeader, int, int]:
         chunk=fields[9],
         dtype=_DTYPES[dtype],
         region=KvRegion(*fields[10:14]),
+        encoding=_ENCODINGS[encoding],
     )
     return header, fields[14], fields[16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from shared.core import ModelParts, Role
+from shared.core import KvEncoding, ModelParts, Role
 from shared.protocol.wire import Count, Message, Name
 
 
@@ -21,7 +21,8 @@ class Beat(Message, frozen=True, kw_only=True):
     `boot` changes at every start, `connection` counts how often the process has connected again since: what it said
     around such a moment may be lost. Gateways and schedulers leave model and capacity empty. `queued_tokens` are prompt
     tokens accepted and not yet computed; `kv_free_bytes` is what a new session could reserve. `parts` say in what two
-    models of one name differ; workers of equal `arithmetic` compute the same bits.
+    models of one name differ; workers of equal `arithmetic` compute the same bits. `kv_encodings` are how prefill can
+    send cells, or how decode takes them, first what it prefers.
     """
 
     worker: Name
@@ -43,3 +44,4 @@ class Beat(Message, frozen=True, kw_only=True):
     tokens_per_s: float = 0.0
     parts: ModelParts = ModelParts()
     arithmetic: str = ""
+    kv_encodings: tuple[str, ...] = (KvEncoding.EXACT.value,)

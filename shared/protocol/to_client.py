@@ -18,6 +18,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The timeline of one generation: which worker ran which phase, and durations in milliseconds.
 
     `ttft_ms` and `itl_ms` (mean) are seen from the gateway; `prefill_ms` and `handoff_ms` are reported by the workers.
+    `kv_encoding` says in words how the cache travelled, and that it was lossy if it was.
     """
 
     prefill_worker: str | None = None
@@ -26,6 +27,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefill_ms: float | None = None
     handoff_ms: float | None = None
     kv_bytes: int | None = None
+    kv_encoding: str | None = None
     cached_tokens: int | None = None
     ttft_ms: float | None = None
     itl_ms: float | None = None

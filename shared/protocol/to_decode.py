@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.core import SamplingParams
+from shared.core import KvEncoding, SamplingParams
 from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
@@ -24,7 +24,8 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
     """Reply to `Claim`: the space is reserved and the KV subject is subscribed.
 
     `credit_bytes` is how much KV payload may be published before the first `Credit`; `cached_tokens` is the prefix
-    the worker holds already; `transfer` must stand in every chunk.
+    the worker holds already; `transfer` must stand in every chunk. `kv_encodings`: how cells may travel (`KvEncoding`),
+    what is wanted first.
     """
 
     session: SessionId
@@ -33,6 +34,7 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
     transfer: U32
     credit_bytes: Count
     cached_tokens: Count = 0
+    kv_encodings: tuple[str, ...] = (KvEncoding.EXACT.value,)
 
 
 class PrefillReport(Message, frozen=True, kw_only=True):

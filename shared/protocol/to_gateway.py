@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.core import FinishReason, TokenLogprob
+from shared.core import FinishReason, KvEncoding, TokenLogprob
 from shared.errors import ErrorInfo
 from shared.protocol.to_decode import PrefillReport
 from shared.protocol.wire import U32, Count, Message, Name, SessionId
@@ -28,7 +28,7 @@ class HandoffReport(Message, frozen=True, kw_only=True):
 
     `visible_ms`: prefill's last token computed -> decode's first step may start. Clocks are never compared, so decode
     says what it was told, until the manifest left; prefill says when it heard that all is there, one way back included.
-    The larger one counts.
+    The larger one counts. `encoding` is how the cells travelled, in words (`KvEncoding.label`).
     """
 
     worker: Name
@@ -36,6 +36,7 @@ class HandoffReport(Message, frozen=True, kw_only=True):
     payload_bytes: Count
     chunks: Count
     resent_chunks: Count = 0
+    encoding: str = KvEncoding.EXACT.label
 
 
 class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

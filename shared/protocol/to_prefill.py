@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from shared.core import KvRegion, SamplingParams
+from shared.core import KvEncoding, KvRegion, SamplingParams
 from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
 class RunPrefill(Message, frozen=True, kw_only=True):
-    """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim."""
+    """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim.
+
+    `kv_encoding` is how its cells should travel, if this worker can: the claim takes them exact in any case.
+    """
 
     session: SessionId
     epoch: U32
@@ -22,6 +25,7 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     credit_bytes: Count
     cached_tokens: Count = 0
     emitted: Count = 0
+    kv_encoding: str = KvEncoding.EXACT.value
 
 
 class RunAccepted(Message, frozen=True, kw_only=True):

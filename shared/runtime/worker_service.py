@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from shared.bus.settings import BusSettings
-from shared.core import Role
+from shared.core import KvEncoding, Role
 from shared.engine.contract import Engine
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
@@ -42,6 +42,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     queued_tokens: int = 0
     queue_limit_tokens: int = 0
     tokens_per_s: float = 0.0
+    kv_encodings: tuple[KvEncoding, ...] = (KvEncoding.EXACT,)
 
 
 class Worker(Protocol):
@@ -158,4 +159,5 @@ class WorkerService:
             queued_tokens=load.queued_tokens,
             queue_limit_tokens=load.queue_limit_tokens,
             tokens_per_s=load.tokens_per_s,
+            kv_encodings=tuple(encoding.value for encoding in load.kv_encodings),
         )

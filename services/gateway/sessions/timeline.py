@@ -27,6 +27,7 @@ class Timeline:
         self._decode_worker: str | None = None
         self._handoff_ms: float | None = None
         self._kv_bytes: int | None = None
+        self._kv_encoding: str | None = None
 
     @property
     def ttft_s(self) -> float | None:
@@ -57,6 +58,7 @@ class Timeline:
             self._decode_worker = frame.handoff.worker
             self._handoff_ms = max(frame.handoff.visible_ms, self._handoff_ms or 0.0)
             self._kv_bytes = frame.handoff.payload_bytes
+            self._kv_encoding = frame.handoff.encoding
 
     def tokens(self, count: int) -> float | None:
         """`count` tokens arrived now. Returns the time since the last ones, in seconds."""
@@ -77,6 +79,7 @@ class Timeline:
             prefill_ms=self._prefill_ms,
             handoff_ms=self._handoff_ms,
             kv_bytes=self._kv_bytes,
+            kv_encoding=self._kv_encoding,
             cached_tokens=self._cached_tokens,
             ttft_ms=_ms(self.ttft_s),
             itl_ms=_ms(self.itl_s),

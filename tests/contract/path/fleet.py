@@ -21,7 +21,7 @@ from services.scheduler.settings import SchedulerSettings
 from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
-from shared.core import FinishReason, Role, SamplingParams
+from shared.core import FinishReason, KvEncoding, Role, SamplingParams
 from shared.engine.contract import Engine, PrefillSlice, SequenceSpec
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
@@ -53,6 +53,8 @@ class FleetShape(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int = 64
     claim_timeout_s: float = 2.0
     attempts: int = 3
+    kv_int8: bool = True
+    kv_encoding: KvEncoding = KvEncoding.EXACT
 
 
 class Fleet:
@@ -99,6 +101,7 @@ class Fleet:
             id=worker,
             chunk_tokens=self.shape.chunk_tokens,
             chunk_bytes=self.shape.chunk_bytes,
+            kv_int8=self.shape.kv_int8,
             queue_limit_tokens=self.shape.queue_limit_tokens,
             beat_interval_s=BEAT_S,
             nats=self.nats,
@@ -111,6 +114,7 @@ class Fleet:
             id=worker,
             batch_limit=self.shape.batch_limit,
             window_bytes=self.shape.window_bytes,
+            kv_encoding=self.shape.kv_encoding,
             beat_interval_s=BEAT_S,
             nats=self.nats,
         )

@@ -11,7 +11,7 @@ import pytest
 
 from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
-from shared.core import KvRegion
+from shared.core import KvEncoding, KvRegion
 from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES, KvChunkHeader, decode_chunk, encode_header
 from shared.protocol.to_decode import Claim, CreditProbe, Manifest
@@ -54,6 +54,7 @@ def foreign(data: bytes) -> list[bytes]:
         {"transfer": header.transfer ^ 1},
         {"fingerprint": "0" * 16},
         {"dtype": "bfloat16"},
+        {"encoding": KvEncoding.INT8},
         {"region": KvRegion(0, 65535, region.token_start, region.token_stop)},
         {"region": KvRegion(region.layer_start, region.layer_stop, 1 << 31, (1 << 31) + region.tokens)},
         {"region": KvRegion(region.layer_start, region.layer_stop, region.token_stop, region.token_start)},

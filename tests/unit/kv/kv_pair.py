@@ -8,8 +8,9 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from shared.core import KvLayout, KvRegion, ModelSpec
+from shared.core import DTYPE_SIZE_BYTES, KvEncoding, KvLayout, KvRegion, ModelSpec
 from shared.errors import ProtocolError
+from shared.kv.cells import convert
 from shared.kv.receiver import Receiver, TransferIdentity
 from shared.kv.sender import Sender, TransferTarget
 from shared.protocol.kv_chunk import HEADER_BYTES
@@ -40,6 +41,13 @@ class Cache:
         self.cells[:] = np.random.default_rng(seed).integers(1, 256, self.cells.shape, dtype=np.uint8)
         return self
 
+    def fill_numbers(self, seed: int, dtype: str) -> Cache:
+        """Numbers of `dtype`, as a model makes them, instead of any bytes."""
+        numbers = np.random.default_rng(seed).normal(0, 4, self.cells.nbytes // DTYPE_SIZE_BYTES[dtype])
+        cells = convert(numbers.astype("<f4").tobytes(), "float32", dtype)
+        self.cells[:] = np.frombuffer(cells, dtype=np.uint8).reshape(self.cells.shape)
+        return self
+
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         return memoryview(self._block(region).tobytes())
 
@@ -66,6 +74,37 @@ class CheckedSink(Cache):
         assert bytes(payload) == bytes(self._source.export_kv(key, region))
         super().import_kv(key, region, payload)
         self.imports += 1
+
+
+class OtherSink(Cache):
+    """A cache of another dtype, or one filled with int8: refuses a cell that is further off than it may be."""
+
+    def __init__(self, layout: KvLayout, source: Cache, source_dtype: str, encoding: KvEncoding) -> None:
+        super().__init__(layout, source.cells.shape[3])
+        self._dtype = layout.dtype
+        self._source = source
+        self._source_dtype = source_dtype
+        self._exact = encoding is KvEncoding.EXACT
+        self.imports = 0
+
+    def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
+        there = self._source.export_kv(key, region)
+        if self._exact:
+            assert bytes(payload) == bytes(convert(there, self._source_dtype, self._dtype))
+        else:
+            heads = region.layers * 2 * self.cells.shape[2]
+            self._check_near(_numbers(payload, self._dtype, heads), _numbers(there, self._source_dtype, heads))
+        super().import_kv(key, region, payload)
+        self.imports += 1
+
+    def _check_near(self, here: np.ndarray, there: np.ndarray) -> None:
+        """Half a scale, and what rounding to the sink's own dtype adds."""
+        largest = np.abs(there).max(axis=1, keepdims=True)
+        assert (np.abs(here - there) <= largest * (0.5001 / 127 + 1 / 256)).all()
+
+
+def _numbers(cells: memoryview, dtype: str, heads: int) -> np.ndarray:
+    return np.frombuffer(convert(cells, dtype, "float32"), dtype="<f4").reshape(heads, -1)
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,13 +222,23 @@ class Pair:
         window_bytes: int = 256,
         faults: Faults = PERFECT,
         seed: int = 0,
+        sink_dtype: str = "",
+        encoding: KvEncoding = KvEncoding.EXACT,
     ) -> None:
+        """With `sink_dtype` or `encoding`, the source holds numbers, and the sink checks that they come near enough."""
         spec = spec_of(layout)
+        sink_layout = msgspec.structs.replace(layout, dtype=sink_dtype or layout.dtype)
         self.tokens = tokens
         self.cached_tokens = cached_tokens
-        self.source = Cache(layout, tokens).fill(seed)
-        self.sink = CheckedSink(layout, self.source)
-        self.sink.cells[:, :, :, :cached_tokens] = self.source.cells[:, :, :, :cached_tokens]
+        self.source = Cache(layout, tokens)
+        self.sink: CheckedSink | OtherSink
+        if sink_dtype or encoding is not KvEncoding.EXACT:
+            self.source.fill_numbers(seed, layout.dtype)
+            self.sink = OtherSink(sink_layout, self.source, layout.dtype, encoding)
+        else:
+            self.source.fill(seed)
+            self.sink = CheckedSink(layout, self.source)
+            self.sink.cells[:, :, :, :cached_tokens] = self.source.cells[:, :, :, :cached_tokens]
         self.channel = Channel(faults, seed, window_bytes)
         target = TransferTarget(
             session=SESSION,
@@ -198,16 +247,18 @@ class Pair:
             credit_bytes=window_bytes,
             prompt_tokens=tokens,
             chunk_bytes=chunk_bytes,
+            encoding=encoding,
         )
         self.sender = self.channel.sender = Sender(self.source, "key", spec, target, self.channel)
         self.receiver = self.channel.receiver = Receiver(
             self.sink,
             "key",
-            spec,
+            spec_of(sink_layout),
             TransferIdentity(session=SESSION, epoch=EPOCH, transfer=TRANSFER),
             prompt_tokens=tokens,
             cached_tokens=cached_tokens,
             window_bytes=window_bytes,
+            accepts=(encoding, KvEncoding.EXACT),
         )
 
     async def send(self, slice_tokens: int | None = None) -> None:

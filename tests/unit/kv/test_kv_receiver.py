@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from kv_pair import EPOCH, FINGERPRINT, SESSION, TRANSFER, Cache, CheckedSink, spec_of
 
-from shared.core import KvLayout, KvRegion
+from shared.core import KvEncoding, KvLayout, KvRegion
 from shared.kv.receiver import NACK_REGIONS, NACK_ROUNDS, Receiver, TransferIdentity
 from shared.protocol.kv_chunk import HEADER_BYTES, KvChunkHeader, encode_header
 from shared.protocol.to_decode import CreditProbe, Manifest
@@ -87,6 +87,8 @@ def test_a_whole_transfer_is_imported(it: Setting) -> None:
         {"transfer": TRANSFER + 1},
         {"fingerprint": "f" * 16},
         {"dtype": "bfloat16"},
+        {"dtype": "float16"},
+        {"encoding": KvEncoding.INT8},
         {"region": KvRegion(0, 3, CACHED, TOKENS)},
         {"region": KvRegion(0, 2, CACHED, TOKENS + 1)},
         {"region": KvRegion(0, 2, TOKENS, TOKENS + 6)},

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core import KvRegion
+from shared.core import KvEncoding, KvRegion
 from shared.errors import ProtocolError
 from shared.protocol.kv_chunk import DTYPE_CODES, HEADER_BYTES, KvChunkHeader, decode_chunk, encode_header
 
@@ -26,6 +26,7 @@ headers = st.builds(
     chunk=U32,
     dtype=st.sampled_from(sorted(DTYPE_CODES)),
     region=st.builds(KvRegion, U16, U16, U32, U32),
+    encoding=st.sampled_from(KvEncoding),
 )
 HEADER = KvChunkHeader(
     fingerprint="0123456789abcdef",
@@ -55,8 +56,8 @@ def test_a_chunk_survives_the_wire(header: KvChunkHeader, payload: bytes) -> Non
 
 
 def test_the_header_is_as_documented() -> None:
-    magic, version, dtype, layout, flags = struct.unpack_from("<4sBBBB", CHUNK)
-    assert (magic, version, dtype, layout, flags) == (b"BKVC", 1, DTYPE_CODES["bfloat16"], 1, 0)
+    magic, version, dtype, layout, encoding = struct.unpack_from("<4sBBBB", CHUNK)
+    assert (magic, version, dtype, layout, encoding) == (b"BKVC", 1, DTYPE_CODES["bfloat16"], 1, 0)
     assert struct.unpack_from("<Q16sIII", CHUNK, 8) == (0x0123456789ABCDEF, bytes.fromhex("00ff" * 8), 1, 2, 3)
     assert struct.unpack_from("<HHII", CHUNK, 44) == (0, 4, 16, 32)
     assert struct.unpack_from("<I", CHUNK, 56) == (64,)
@@ -118,7 +119,7 @@ def test_another_payload_of_the_same_length_is_refused() -> None:
         decode_chunk(CHUNK[:HEADER_BYTES] + PAYLOAD[::-1])
 
 
-@pytest.mark.parametrize(("offset", "what"), [(4, "version"), (5, "dtype"), (6, "layout"), (7, "flags")])
+@pytest.mark.parametrize(("offset", "what"), [(4, "version"), (5, "dtype"), (6, "layout"), (7, "encoding")])
 def test_what_this_version_does_not_know_is_refused(offset: int, what: str) -> None:
     body = bytearray(CHUNK[:72])
     body[offset] = 9
