@@ -20,7 +20,7 @@ def engine_loader(
     """
     model = resolve(settings.model, models_folder(settings))
     if settings.engine is EngineKind.FAKE:
-        return lambda: _fake(model, kv_bytes, prefill_token_s, step_s)
+        return lambda: _fake(settings, model, kv_bytes, prefill_token_s, step_s)
     return lambda: _torch(settings, model, kv_bytes)
 
 
@@ -40,9 +40,12 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
     return engine
 
 
-def _fake(model: ModelFolder, kv_bytes: int, prefill_token_s: float, step_s: float) -> Engine:
-    from shared.engine.fake import FakeEngine, FakePace, fake_spec  # noqa: PLC0415
+def _fake(
+    settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int, prefill_token_s: float, step_s: float
+) -> Engine:
+    from shared.engine.fake import FakeEngine, FakePace, FakePoison, fake_spec  # noqa: PLC0415
 
     facts = read_model_facts(model.path)
     spec = fake_spec(model.name, facts.vocab_size, facts.context_tokens)
-    return FakeEngine(spec, kv_bytes, FakePace(prefill_token_s, step_s))
+    poison = FakePoison(crash=settings.fake_crash_token, error=settings.fake_error_token, hang=settings.fake_hang_token)
+    return FakeEngine(spec, kv_bytes, FakePace(prefill_token_s, step_s), poison)

@@ -92,6 +92,10 @@ class GatewayService:
             }
             await asyncio.gather(*(self._tasks.start(drain(), name=f"drain {part}") for part, drain in parts.items()))
 
+    def stuck(self) -> str:
+        """Never, as long as its event loop runs."""
+        return ""
+
     async def hand_over(self) -> None:
         """End what still runs with an error that says to ask again, and give the doors `FAREWELL_S` to say so."""
         if self._http is None:

@@ -97,6 +97,10 @@ class Supervisor:
         keepers = [self._keepers[name] for name in self._gateways if name in self._keepers]
         await asyncio.gather(*(keeper.stop(self._settings.drain_timeout_s) for keeper in keepers))
 
+    def stuck(self) -> str:
+        """Never, as long as its event loop runs."""
+        return ""
+
     async def hand_over(self) -> None:
         """There is nobody to leave anything to."""
 

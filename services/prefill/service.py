@@ -19,6 +19,7 @@ def prefill_service(settings: PrefillSettings, load_engine: Callable[[], Engine]
         settings.id,
         settings.nats,
         settings.beat_interval_s,
+        engine_stall_s=settings.engine_stall_s,
         load_engine=load_engine,
         make=lambda context: PrefillWorker(settings, context),
         tasks=tasks,

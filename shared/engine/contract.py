@@ -6,6 +6,8 @@ Guarantees every engine gives:
   shares a batch, how the prompt was cut into slices, or which worker computed which part.
 - Memory: KV memory is allocated once. `open` takes a sequence's whole share or nothing; no later call can run out.
 - Isolation: no call on one key touches the KV of another.
+- A `prefill` or `step` that raises has left every sequence as it was, but for KV of the tokens it was given: the same
+  call may be made again, with all of the sequences or some.
 
 Threads: `prefill` and `step` run on the engine's own thread, one at a time. All other methods run on the event loop's
 thread, may run beside them, are short, and are never called for a key that is in the running `prefill` or `step`;

@@ -7,8 +7,11 @@ Tests of gateway, scheduler, protocol and faults use it; `--engine fake` runs it
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -45,6 +48,17 @@ class FakePace(msgspec.Struct, frozen=True):
     step_s: float = 0.0
 
 
+class FakePoison(msgspec.Struct, frozen=True):
+    """Token ids that, anywhere in a sequence, break the call that computes with it; -1 is none.
+
+    `crash` kills the process, `error` raises, `hang` never returns.
+    """
+
+    crash: int = -1
+    error: int = -1
+    hang: int = -1
+
+
 class _FakeSequence:
     def __init__(self, spec: SequenceSpec, layers: int) -> None:
         self.ids = list(spec.prompt_ids)
@@ -55,11 +69,18 @@ class _FakeSequence:
 class FakeEngine:
     """See `shared.engine.contract.Engine` for what each method promises."""
 
-    def __init__(self, spec: ModelSpec, kv_bytes: int = 1 << 20, pace: FakePace | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        kv_bytes: int = 1 << 20,
+        pace: FakePace | None = None,
+        poison: FakePoison | None = None,
+    ) -> None:
         self._spec = spec
         self._total_bytes = kv_bytes
         self._used_bytes = 0
         self._pace = pace or FakePace()
+        self._poison = poison or FakePoison()
         self._sequences: dict[str, _FakeSequence] = {}
         self._heads = np.arange(1, spec.layout.layers * 2 + 1, dtype=np.uint64).reshape(-1, 2)
         # Odd, so that every bit of a cell counts; all different, so that cells that changed places count too.
@@ -92,6 +113,7 @@ class FakeEngine:
             self._used_bytes -= sequence.cells.shape[2] * self._spec.layout.token_bytes
 
     def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
+        self._swallow(part.key for part in slices)
         tokens = sum(part.stop - part.start for part in slices)
         time.sleep(self._pace.prefill_token_s * tokens)
         sampled = [self._prefill_one(part) for part in slices]
@@ -121,6 +143,7 @@ class FakeEngine:
         self._sequences[key].ids.append(token_id)
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
+        self._swallow(keys)
         time.sleep(self._pace.step_s)
         sampled = []
         for key in keys:
@@ -128,6 +151,17 @@ class FakeEngine:
             self._write_cell(sequence, len(sequence.ids) - 1)
             sampled.append(self._sample(sequence))
         return sampled
+
+    def _swallow(self, keys: Iterable[str]) -> None:
+        """Poison works before anything is computed, as the contract wants it of a call that raises."""
+        poison = self._poison
+        ids = {token for key in keys for token in self._sequences[key].ids} if poison != _NO_POISON else ()
+        if poison.crash in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if poison.hang in ids:
+            threading.Event().wait()
+        if poison.error in ids:
+            raise ArithmeticError(f"token {poison.error} is poison")
 
     def _write_cell(self, sequence: _FakeSequence, position: int) -> None:
         before = int(sequence.cells[0, 0, position - 1]) if position else 0
@@ -149,6 +183,9 @@ class FakeEngine:
             return None
         others = [(token + offset) % self._spec.vocab_size for offset in range(count)]
         return TokenLogprob(-0.5, tuple((other, -0.5 - rank) for rank, other in enumerate(others)))
+
+
+_NO_POISON = FakePoison()
 
 
 def _index(region: KvRegion) -> tuple[slice, slice, slice]:

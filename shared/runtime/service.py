@@ -6,10 +6,14 @@ Knows nothing of what the service does. The `baton` command calls `run` for each
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import logging
+import math
+import os
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NoReturn, Protocol
 
 import uvloop
 
@@ -22,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 15.0
 HAND_OVER_S = 2.0
+WATCH_INTERVAL_S = 0.5
+LOOP_STALL_S = 120.0
+STUCK_EXIT_CODE = 70
+STDERR = 2
 
 OnFailure = Callable[[BaseException], None]
 
@@ -44,6 +52,9 @@ class Service(Protocol):
     async def stop(self) -> None:
         """Free everything, whatever state this is in. Idempotent."""
 
+    def stuck(self) -> str:
+        """Why it can make no progress any more; empty while it can. Asked twice a second, and must not wait."""
+
 
 def run(
     make: Callable[[OnFailure], Service],
@@ -59,7 +70,11 @@ def run(
     `drain_timeout_s`; a second one stops at once. Exit code 0: ended as asked, all work done or handed over; 1: else.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Process(name, drain_timeout_s, notifier or Notifier()).live(make))
+        process = _Process(name, drain_timeout_s, notifier or Notifier())
+        code = runner.run(process.live(make))
+        if not process.stopped:
+            _end_now(code)  # what did not stop would keep the interpreter from ending
+        return code
 
 
 class _Process:
@@ -73,6 +88,7 @@ class _Process:
         self._failure: BaseException | None = None
         self._drain_asked = asyncio.Event()
         self._stop_asked = asyncio.Event()
+        self.stopped = True
 
     async def live(self, make: Callable[[OnFailure], Service]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,12 +100,11 @@ class _Process:
             return 1
         async with self._tasks:
             self._tasks.start(watch_loop_lag(), name="loop lag")
-            if self._notifier.watchdog_s:
-                self._tasks.start(self._say_alive(self._notifier.watchdog_s / 2), name="watchdog")
+            self._tasks.start(self._watch(service), name="watchdog")
             drained = await self._serve(service)
-            stopped = await self._phase("stop", service.stop(), timeout_s=STOP_TIMEOUT_S)
+            self.stopped = await self._phase("stop", service.stop(), timeout_s=STOP_TIMEOUT_S)
         logger.info("%s has stopped", self._name)
-        return 0 if drained and stopped and self._failure is None else 1
+        return 0 if drained and self.stopped and self._failure is None else 1
 
     async def _serve(self, service: Service) -> bool:
         """Start, serve, drain. True when all work is done, or none was begun."""
@@ -152,10 +167,21 @@ class _Process:
             return True
         return False
 
-    async def _say_alive(self, interval_s: float) -> None:
-        while True:
-            self._notifier.alive()
-            await asyncio.sleep(interval_s)
+    async def _watch(self, service: Service) -> None:
+        """End the process when the service is stuck, and let two others notice when not even this runs any more:
+        the service manager, which hears nothing, and a thread of the interpreter's that needs none of its locks.
+        """
+        interval_s = min(WATCH_INTERVAL_S, (self._notifier.watchdog_s or math.inf) / 2)
+        with _ended_unless_rearmed() as rearm:
+            while True:
+                reason = service.stuck()
+                if reason:
+                    logger.critical("%s ends, to be started anew: %s", self._name, reason)
+                    _end_now(STUCK_EXIT_CODE)
+                if self._notifier.watchdog_s:
+                    self._notifier.alive()
+                rearm()
+                await asyncio.sleep(interval_s)
 
     def _failed(self, error: BaseException) -> None:
         logger.error("%s cannot go on: %s: %s", self._name, type(error).__name__, error)
@@ -170,3 +196,27 @@ class _Process:
         if self._drain_asked.is_set():
             self._stop_asked.set()
         self._drain_asked.set()
+
+
+@contextlib.contextmanager
+def _ended_unless_rearmed() -> Iterator[Callable[[], None]]:
+    """Call the result at least every `LOOP_STALL_S`, or the process prints the stacks of its threads and ends."""
+    armed_s = -math.inf
+
+    def rearm() -> None:
+        nonlocal armed_s
+        now_s = asyncio.get_running_loop().time()
+        if now_s - armed_s > LOOP_STALL_S / 20:
+            armed_s = now_s
+            faulthandler.dump_traceback_later(LOOP_STALL_S, exit=True, file=STDERR)
+
+    try:
+        yield rearm
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_now(code: int) -> NoReturn:
+    """Without waiting for threads: one of them may never return."""
+    logging.shutdown()
+    os._exit(code)

@@ -12,10 +12,12 @@ import msgspec
 from shared.bus.settings import BusSettings
 from shared.core import KvEncoding, Role
 from shared.engine.contract import Engine
+from shared.errors import WorkerFailed
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.runtime.beats import new_boot
 from shared.runtime.engine_thread import EngineThread
+from shared.runtime.engine_watch import EngineWatch
 from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerIdentity, WorkerLinks
 
@@ -74,6 +76,7 @@ class WorkerService:
         nats: BusSettings,
         beat_interval_s: float,
         *,
+        engine_stall_s: float,
         load_engine: Callable[[], Engine],
         make: Callable[[WorkerContext], Worker],
         tasks: Tasks,
@@ -81,6 +84,7 @@ class WorkerService:
         self._identity = WorkerIdentity(role=role, worker=subjects.check_name(worker_id), boot=new_boot())
         self._nats = nats
         self._beat_interval_s = beat_interval_s
+        self._engine_stall_s = engine_stall_s
         self._load_engine = load_engine
         self._make = make
         self._tasks = tasks
@@ -88,10 +92,16 @@ class WorkerService:
         self._state = WorkerState.STARTING
         self._links: WorkerLinks | None = None
         self._worker: Worker | None = None
+        self._watch: EngineWatch | None = None
+
+    def stuck(self) -> str:
+        """Why the engine makes no progress. Loading a model may take any time."""
+        return "" if self._watch is None else self._watch.look()
 
     async def start(self) -> None:
         """Load the model, connect, and say READY to the fleet."""
         engine = await self._thread.call(self._load_engine)
+        self._watch = EngineWatch(self._thread, self._engine_stall_s)
         self._links = links = await WorkerLinks.open(self._identity, self._nats, self._tasks)
         context = WorkerContext(
             identity=self._identity, engine=engine, thread=self._thread, links=links, tasks=self._tasks
@@ -116,26 +126,35 @@ class WorkerService:
             await self._worker.drain()
 
     async def stop(self) -> None:
-        """End what still runs and disconnect. Idempotent."""
+        """End what still runs and disconnect. Idempotent. Raises WorkerFailed when the engine does not return."""
         self._state = WorkerState.STOPPED
+        quiet = True
         if self._worker is not None:
             self._worker.end_all()
         if self._links is not None:
             await self._links.beat_now()
-            await self._quiesce()
+            quiet = await self._quiesce()
             await self._links.close()
         await self._tasks.close()
+        if not quiet:
+            raise WorkerFailed(f"the engine's last call did not end within {QUIESCE_S:.0f} s")
         self._thread.close()
 
-    async def _quiesce(self) -> None:
+    async def _quiesce(self) -> bool:
         """The call the engine is in still writes its sessions' memory: wait until it is over and all is freed."""
         if self._worker is None:
-            return
+            return True
         try:
             async with asyncio.timeout(QUIESCE_S):
                 await self._worker.drain()
         except TimeoutError:
-            logger.warning("the engine's last call did not end within %.0f s", QUIESCE_S)
+            return False
+        return True
+
+    def _offered_state(self) -> WorkerState:
+        """A worker whose engine may have stalled takes no new work until it knows."""
+        slow = self._watch is not None and self._watch.slow
+        return WorkerState.DRAINING if slow and self._state is WorkerState.READY else self._state
 
     def _beat(self, engine: Engine, worker: Worker) -> Beat:
         usage = engine.usage()
@@ -144,7 +163,7 @@ class WorkerService:
             worker=self._identity.worker,
             role=self._identity.role,
             boot=self._identity.boot,
-            state=self._state,
+            state=self._offered_state(),
             interval_ms=round(self._beat_interval_s * 1000),
             model=engine.spec.name,
             fingerprint=engine.spec.fingerprint,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.core import KvRegion, SamplingParams
 from shared.engine.contract import PrefillSlice, SequenceSpec
-from shared.engine.fake import FAKE_LAYOUT, FakeEngine, fake_spec
+from shared.engine.fake import FAKE_LAYOUT, FakeEngine, FakePoison, fake_spec
 from shared.errors import ContextExceeded, InvalidRequest, KvExhausted
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -179,3 +179,17 @@ def test_logprobs_come_when_asked_for() -> None:
     assert token.logprob is not None
     assert len(token.logprob.top) == 3
     assert token.logprob.top[0][0] == token.token_id
+
+
+def test_a_call_that_raises_for_one_leaves_the_others_as_they_were() -> None:
+    together, apart = engine(poison=FakePoison(error=7)), engine()
+    for each in (together, apart):
+        each.open(sequence("well"))
+        each.open(sequence("ill", [1, 7, 3]))
+    parts = [PrefillSlice("well", 0, len(PROMPT)), PrefillSlice("ill", 0, 3)]
+    with pytest.raises(ArithmeticError):
+        together.prefill(parts)
+    assert together.prefill(parts[:1]) == apart.prefill(parts[:1])
+    with pytest.raises(ArithmeticError):
+        together.step(["well", "ill"])
+    assert together.step(["well"]) == apart.step(["well"])

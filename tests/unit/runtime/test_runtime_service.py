@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.runtime.service import STUCK_EXIT_CODE
+
 PROGRAM = """
 import asyncio, logging, os, sys
 from shared.errors import ConfigError
@@ -27,6 +29,7 @@ class Probe:
     async def start(self): say("started")
     async def drain(self): say("drained")
     async def hand_over(self): say("handed-over")
+    def stuck(self): return ""
     async def stop(self):
         await self.tasks.close()
         say("stopped")
@@ -185,3 +188,50 @@ def _hear_until(manager: socket.socket, word: str) -> list[str]:
     while word not in heard:
         heard += manager.recv(4096).decode().splitlines()
     return heard
+
+
+def test_a_stuck_service_ends_the_process_at_once_with_its_reason(start: Start) -> None:
+    child = start("""
+        class ProbeX(Probe):
+            def stuck(self):
+                return "the engine sleeps"
+            async def stop(self):
+                await asyncio.Event().wait()
+    """)
+    _, err = child.communicate()
+    assert child.returncode == STUCK_EXIT_CODE
+    assert "probe ends, to be started anew: the engine sleeps" in err
+
+
+def test_the_service_manager_hears_nothing_of_a_loop_that_is_blocked(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = str(tmp_path / "notify")
+        manager.bind(address)
+        child = start(
+            """
+            import shared.runtime.service as runtime, time
+            runtime.LOOP_STALL_S = 1.0
+            class ProbeX(Probe):
+                async def start(self):
+                    asyncio.get_running_loop().call_later(0.1, time.sleep, 60)
+        """,
+            env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "100000"},
+        )
+        _, err = child.communicate()
+    assert child.returncode == 1
+    assert "Timeout" in err
+    assert "most recent call first" in err
+
+
+def test_what_cannot_be_stopped_does_not_keep_the_process_alive(start: Start) -> None:
+    child = start("""
+        import threading
+        class ProbeX(Probe):
+            async def stop(self):
+                threading.Thread(target=threading.Event().wait).start()
+                raise RuntimeError("the engine does not return")
+    """)
+    assert line(child) == "started"
+    child.send_signal(signal.SIGTERM)
+    child.communicate()
+    assert child.returncode == 1
