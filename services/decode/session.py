@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
+
+import msgspec
 
 from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
 from shared.kv.receiver import Receiver
 from shared.protocol.to_decode import Claim, ClaimGranted
 from shared.protocol.to_gateway import HandoffReport, TokenFrame
 from shared.protocol.wire import pack_ids
+from shared.runtime import stages
+from shared.runtime.stages import Stage
 
 
 class SessionState(enum.Enum):
@@ -43,6 +48,7 @@ class DecodeSession:
         self.subscribing = asyncio.Lock()
         self._next_index = claim.emitted
         self._handoff: HandoffReport | None = None
+        self._started_s = 0.0
 
     @property
     def key(self) -> str:
@@ -59,13 +65,14 @@ class DecodeSession:
         """The cache is here and prefill has sent the first token: ours is the next."""
         self.advance(SessionState.RUNNING)
         self._handoff = handoff
+        self._started_s = time.monotonic()
         self._next_index += 1
 
     def frame(self, sampled: SampledToken, spec: ModelSpec) -> TokenFrame:
         """The frame that carries `sampled`, with the end if this token is the last."""
         index = self._next_index
         self._next_index += 1
-        handoff, self._handoff = self._handoff, None
+        handoff = self._first_report()
         return TokenFrame(
             session=self.claim.session,
             epoch=self.claim.epoch,
@@ -75,6 +82,15 @@ class DecodeSession:
             finish=self._finish(sampled.token_id, spec),
             handoff=handoff,
         )
+
+    def _first_report(self) -> HandoffReport | None:
+        """With the first token, what came before it."""
+        handoff, self._handoff = self._handoff, None
+        if handoff is None:
+            return None
+        first_step_ms = (time.monotonic() - self._started_s) * 1000
+        stages.observe(Stage.FIRST_STEP, first_step_ms)
+        return msgspec.structs.replace(handoff, first_step_ms=first_step_ms)
 
     def _finish(self, token_id: int, spec: ModelSpec) -> FinishReason | None:
         claim = self.claim

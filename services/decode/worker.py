@@ -23,7 +23,9 @@ from shared.protocol.to_decode import Cancel, Claim, CreditProbe, Manifest
 from shared.protocol.to_gateway import HandoffReport
 from shared.protocol.to_prefill import Feedback, Imported, TransferRefused
 from shared.protocol.wire import Message, decode
+from shared.runtime import stages
 from shared.runtime.reaper import Reaper
+from shared.runtime.stages import Stage
 from shared.runtime.worker_service import Load, WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -147,6 +149,7 @@ class DecodeWorker:
         return feedback
 
     def _begin(self, session: DecodeSession, manifest: Manifest) -> None:
+        stages.observe(Stage.IMPORT, session.receiver.import_ms)
         self._engine.append(session.key, manifest.first_token)
         session.start(
             HandoffReport(
@@ -155,6 +158,8 @@ class DecodeWorker:
                 payload_bytes=session.receiver.payload_bytes,
                 chunks=session.receiver.chunks,
                 resent_chunks=max(0, manifest.chunks - session.receiver.chunks),
+                publish_ms=manifest.since_compute_ms,
+                import_ms=session.receiver.import_ms,
                 encoding=session.receiver.encoding.label,
             )
         )

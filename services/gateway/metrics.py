@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.gateway.sessions.session import Session
+from shared.runtime import stages
 from shared.runtime.metrics import (
     HANDOFF_BUCKETS_S,
     ITL_BUCKETS_S,
@@ -13,6 +14,7 @@ from shared.runtime.metrics import (
     counter,
     histogram,
 )
+from shared.runtime.stages import Stage
 
 _REQUESTS = counter("requests", "Generations that ended, by outcome", ["outcome"])
 _PROMPT_TOKENS = counter("prompt_tokens", "Prompt tokens of generations that ended")
@@ -49,3 +51,5 @@ def observe_end(session: Session) -> None:
     for metric, duration_ms in phases:
         if duration_ms is not None:
             metric.observe(duration_ms / 1000)
+    for stage in Stage:
+        stages.observe(stage, getattr(timings, f"{stage.value}_ms"))

@@ -13,6 +13,8 @@ from services.prefill.transfers import Transfers
 from shared.core import SampledToken
 from shared.engine.contract import PrefillSlice
 from shared.errors import WorkerFailed
+from shared.runtime import stages
+from shared.runtime.stages import Stage
 from shared.runtime.worker_service import WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,9 @@ class ComputeLoop:
             return
         self._queue.remove(held.run)
         frame = held.run.first_frame(token, self._engine.spec, self._worker)
+        if frame.prefill is not None:
+            stages.observe(Stage.PREFILL_QUEUE, frame.prefill.queue_ms)
+            stages.observe(Stage.PREFILL, frame.prefill.compute_ms)
         self._links.send_frames([(held.run.order.gateway, frame)])
         self._links.changed()
         if frame.finish is not None:

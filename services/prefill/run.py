@@ -115,6 +115,8 @@ class PrefillRun:
             payload_bytes=sender.payload_bytes,
             chunks=sender.chunks,
             resent_chunks=sender.resent_chunks,
+            publish_ms=sender.publish_ms,
+            wire_ms=sender.visible_ms - sender.publish_ms,
             encoding=sender.encoding.label,
         )
         return TokenFrame(

@@ -17,6 +17,8 @@ from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES
 from shared.protocol.to_prefill import Feedback
 from shared.protocol.wire import decode
+from shared.runtime import stages
+from shared.runtime.stages import Stage
 from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerLinks
 
@@ -77,6 +79,8 @@ class Transfers:
             logger.warning("hand-off failed: %s", error, exc_info=unforeseen, extra={"session": held.run.order.session})
             self._held.give_up(held, HandoffFailed(str(error)))
         else:
+            stages.observe(Stage.PUBLISH, held.sender.publish_ms)
+            stages.observe(Stage.WIRE, held.sender.visible_ms - held.sender.publish_ms)
             self._links.send_frames([(held.run.order.gateway, held.run.handoff_frame(held.sender))])
             self._held.end(held)
 

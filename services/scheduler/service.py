@@ -23,8 +23,10 @@ from shared.protocol.to_decode import Cancel
 from shared.protocol.to_gateway import Taken
 from shared.protocol.to_scheduler import CancelPlacement, Placed, PlaceRequest
 from shared.protocol.wire import Message, decode
+from shared.runtime import stages
 from shared.runtime.beats import Heartbeat, new_boot
 from shared.runtime.fences import Fences
+from shared.runtime.stages import Stage
 from shared.runtime.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -119,12 +121,14 @@ class SchedulerService:
             if not self._room.inside:
                 self._idle.set()
         self._undo_if_cancelled(request, placement)
+        queue_ms = (time.monotonic() - started_s) * 1000
+        stages.observe(Stage.QUEUE, queue_ms)
         return Placed(
             session=request.session,
             epoch=request.epoch,
             prefill=placement.prefill,
             decode=placement.decode,
-            queue_ms=(time.monotonic() - started_s) * 1000,
+            queue_ms=queue_ms,
             arithmetic=placement.arithmetic,
         )
 

@@ -7,6 +7,7 @@ for again when the manifest comes. Used by the decode service.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection
 from typing import Protocol
 
@@ -46,8 +47,8 @@ class Receiver:
     """Takes in the chunks of one transfer into `sink` under `key`.
 
     `accepts` says how cells may travel; those of another dtype than `spec` has are converted. `encoding` is how the
-    last chunk came. `on_chunk` and `on_manifest` return the feedback to send, if any. Once `complete`, further messages
-    are answered again but change nothing.
+    last chunk came, `import_ms` the time spent on all. `on_chunk` and `on_manifest` return the feedback to send, if
+    any. Once `complete`, further messages are answered again but change nothing.
     """
 
     def __init__(
@@ -80,12 +81,20 @@ class Receiver:
         self.payload_bytes = 0
         self.duplicates = 0
         self.rejected = 0
+        self.import_ms = 0.0
 
     def on_chunk(self, data: bytes | memoryview) -> Feedback | None:
         """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit.
 
         One of another transfer gives back none: it spent none of this one's.
         """
+        started_s = time.monotonic()
+        try:
+            return self._take_in(data)
+        finally:
+            self.import_ms += (time.monotonic() - started_s) * 1000
+
+    def _take_in(self, data: bytes | memoryview) -> Feedback | None:
         spent_bytes = max(0, len(data) - HEADER_BYTES)
         try:
             header, payload = decode_chunk(data)

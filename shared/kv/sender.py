@@ -64,7 +64,8 @@ class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
 class Sender:
     """One transfer of `key`'s cache from `source`. Feed `computed`, then `finish`; run `send` in a task.
 
-    `visible_ms`, once sent: from the last computed token until decode's word came back that it has the whole cache.
+    Once sent, from the last computed token on: `publish_ms` until the last manifest was out, `visible_ms` until the
+    word of decode came back that it has the whole cache.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Sender:
         self.chunks = 0
         self.resent_chunks = 0
         self.visible_ms = 0.0
+        self.publish_ms = 0.0
 
     @property
     def encoding(self) -> KvEncoding:
@@ -161,6 +163,7 @@ class Sender:
             self._answer = None
             self._answered.clear()
             await self._bus.manifest(self._manifest())
+            self.publish_ms = self._since_compute_ms()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE_S):
                     await self._answered.wait()

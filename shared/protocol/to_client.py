@@ -17,14 +17,21 @@ EVENT_HEADER = "Baton-Event"
 class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The timeline of one generation: which worker ran which phase, and durations in milliseconds.
 
-    `ttft_ms` and `itl_ms` (mean) are seen from the gateway; `prefill_ms` and `handoff_ms` are reported by the workers.
-    `kv_encoding` says in words how the cache travelled, and that it was lossy if it was.
+    The stages, as those who do them measure them (`docs/timeline.md`): `queue_ms`, `prefill_queue_ms`, `prefill_ms`,
+    `publish_ms`, `wire_ms`, `import_ms`, `first_step_ms`. `handoff_ms` is the visible part of the hand-off; `ttft_ms`
+    and `itl_ms` (mean) are seen from the gateway. `kv_encoding` says in words how the cache travelled, and that it was
+    lossy if it was.
     """
 
     prefill_worker: str | None = None
     decode_worker: str | None = None
     queue_ms: float | None = None
+    prefill_queue_ms: float | None = None
     prefill_ms: float | None = None
+    publish_ms: float | None = None
+    wire_ms: float | None = None
+    import_ms: float | None = None
+    first_step_ms: float | None = None
     handoff_ms: float | None = None
     kv_bytes: int | None = None
     kv_encoding: str | None = None

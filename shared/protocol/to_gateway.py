@@ -28,7 +28,10 @@ class HandoffReport(Message, frozen=True, kw_only=True):
 
     `visible_ms`: prefill's last token computed -> decode's first step may start. Clocks are never compared, so decode
     says what it was told, until the manifest left; prefill says when it heard that all is there, one way back included.
-    The larger one counts. `encoding` is how the cells travelled, in words (`KvEncoding.label`).
+    The larger one counts. Its stages: `publish_ms`, prefill's last token computed -> manifest sent; `wire_ms`, from
+    there until prefill heard that all is there (prefill says it); `import_ms`, decode's work on all chunks, most of it
+    done while prefill computed; `first_step_ms`, all there -> first step done (decode says both). `encoding` is how the
+    cells travelled, in words (`KvEncoding.label`).
     """
 
     worker: Name
@@ -36,6 +39,10 @@ class HandoffReport(Message, frozen=True, kw_only=True):
     payload_bytes: Count
     chunks: Count
     resent_chunks: Count = 0
+    publish_ms: float | None = None
+    wire_ms: float | None = None
+    import_ms: float | None = None
+    first_step_ms: float | None = None
     encoding: str = KvEncoding.EXACT.label
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from services.gateway.generation import Timings
-from shared.protocol.to_gateway import TokenFrame
+from shared.protocol.to_gateway import HandoffReport, TokenFrame
 from shared.protocol.to_scheduler import Placed
+
+_HANDOFF_STAGES = ("publish_ms", "wire_ms", "import_ms", "first_step_ms")
 
 
 class Timeline:
@@ -19,15 +23,7 @@ class Timeline:
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._tokens = 0
-        self._placed: Placed | None = None
-        self._prefill_worker: str | None = None
-        self._prefill_queue_ms = 0.0
-        self._prefill_ms: float | None = None
-        self._cached_tokens: int | None = None
-        self._decode_worker: str | None = None
-        self._handoff_ms: float | None = None
-        self._kv_bytes: int | None = None
-        self._kv_encoding: str | None = None
+        self._reported = Timings()
 
     @property
     def ttft_s(self) -> float | None:
@@ -45,20 +41,33 @@ class Timeline:
         return self._clock() - self._started_s
 
     def placed(self, placed: Placed) -> None:
-        self._placed = placed
+        """A new epoch: what was reported of an earlier one is over."""
+        self._reported = Timings(queue_ms=placed.queue_ms)
 
     def report(self, frame: TokenFrame) -> None:
         """Take in what a worker says of its phase."""
         if frame.prefill is not None:
-            self._prefill_worker = frame.prefill.worker
-            self._prefill_queue_ms = frame.prefill.queue_ms
-            self._prefill_ms = frame.prefill.compute_ms
-            self._cached_tokens = frame.prefill.cached_tokens
+            self._reported = msgspec.structs.replace(
+                self._reported,
+                prefill_worker=frame.prefill.worker,
+                prefill_queue_ms=frame.prefill.queue_ms,
+                prefill_ms=frame.prefill.compute_ms,
+                cached_tokens=frame.prefill.cached_tokens,
+            )
         if frame.handoff is not None:
-            self._decode_worker = frame.handoff.worker
-            self._handoff_ms = max(frame.handoff.visible_ms, self._handoff_ms or 0.0)
-            self._kv_bytes = frame.handoff.payload_bytes
-            self._kv_encoding = frame.handoff.encoding
+            self._report_handoff(frame.handoff)
+
+    def _report_handoff(self, report: HandoffReport) -> None:
+        """Both ends report, each what it can measure."""
+        stages = {name: took_ms for name in _HANDOFF_STAGES if (took_ms := getattr(report, name)) is not None}
+        self._reported = msgspec.structs.replace(
+            self._reported,
+            decode_worker=report.worker,
+            handoff_ms=max(report.visible_ms, self._reported.handoff_ms or 0.0),
+            kv_bytes=report.payload_bytes,
+            kv_encoding=report.encoding,
+            **stages,
+        )
 
     def tokens(self, count: int) -> float | None:
         """`count` tokens arrived now. Returns the time since the last ones, in seconds."""
@@ -71,19 +80,8 @@ class Timeline:
         return gap_s
 
     def timings(self) -> Timings:
-        queue_ms = None if self._placed is None else self._placed.queue_ms + self._prefill_queue_ms
-        return Timings(
-            prefill_worker=self._prefill_worker,
-            decode_worker=self._decode_worker,
-            queue_ms=queue_ms,
-            prefill_ms=self._prefill_ms,
-            handoff_ms=self._handoff_ms,
-            kv_bytes=self._kv_bytes,
-            kv_encoding=self._kv_encoding,
-            cached_tokens=self._cached_tokens,
-            ttft_ms=_ms(self.ttft_s),
-            itl_ms=_ms(self.itl_s),
-            total_ms=_ms(self.total_s),
+        return msgspec.structs.replace(
+            self._reported, ttft_ms=_ms(self.ttft_s), itl_ms=_ms(self.itl_s), total_ms=_ms(self.total_s)
         )
 
 

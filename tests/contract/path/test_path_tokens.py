@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import prometheus_client
 import pytest
 
 from shared.core import FinishReason, Role, SamplingParams
+from shared.runtime.stages import Stage
 
 from .conftest import MakeFleet
 from .engines import GatedEngine, engine
@@ -68,9 +70,21 @@ async def test_the_timeline_names_workers_and_bytes(fleet: Fleet):
     assert timings is not None
     assert (timings.prefill_worker, timings.decode_worker) == ("p0", "d0")
     assert timings.kv_bytes == 200 * engine().spec.layout.token_bytes
-    for duration_ms in (timings.queue_ms, timings.prefill_ms, timings.handoff_ms, timings.ttft_ms, timings.itl_ms):
-        assert duration_ms is not None
-        assert 0 <= duration_ms <= timings.total_ms
+    durations_ms = [getattr(timings, f"{name}_ms") for name in (*Stage, "handoff", "ttft", "itl")]
+    assert all(0 <= duration_ms <= timings.total_ms for duration_ms in durations_ms)
+
+
+async def test_every_service_counts_the_stages_it_measures(fleet: Fleet):
+    """All services are in this process: each stage is seen once by the one who does it, and once by the gateway."""
+    before = {stage: _observed(stage) for stage in Stage}
+    await fleet.generate(prompt(200), 4)
+    await fleet.at_rest()
+    assert {stage: _observed(stage) - before[stage] for stage in Stage} == dict.fromkeys(Stage, 2)
+
+
+def _observed(stage: Stage) -> float:
+    labels = {"stage": stage.value}
+    return prometheus_client.REGISTRY.get_sample_value("baton_stage_seconds_count", labels) or 0.0
 
 
 async def test_one_token_needs_no_decode_work(make_fleet: MakeFleet):

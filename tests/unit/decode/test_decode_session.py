@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from claims import REPORT, SPEC, claim, desk, engine, granted
 
@@ -59,7 +60,11 @@ def test_the_report_travels_once_with_the_first_frame():
     session = granted()
     session.start(REPORT)
     frames = [session.frame(SampledToken(3), SPEC) for _ in range(3)]
-    assert [frame.handoff for frame in frames] == [REPORT, None, None]
+    first = frames[0].handoff
+    assert first is not None
+    assert first.first_step_ms is not None
+    assert msgspec.structs.replace(first, first_step_ms=None) == REPORT
+    assert [frame.handoff for frame in frames[1:]] == [None, None]
 
 
 def test_log_probabilities_travel_with_their_token():

@@ -26,6 +26,12 @@ def test_it_names_workers_times_and_bytes() -> None:
             decode_worker="decode-1",
             queue_ms=1.0,
             prefill_ms=50.25,
+            prefill_queue_ms=2.5,
+            publish_ms=3.25,
+            wire_ms=3.75,
+            import_ms=11.5,
+            first_step_ms=19.5,
+            kv_encoding="int8 (lossy)",
             handoff_ms=7.0,
             kv_bytes=900 << 10,
             ttft_ms=60.0,
@@ -34,6 +40,8 @@ def test_it_names_workers_times_and_bytes() -> None:
         )
     )
     for part in ("prefill-0", "decode-1", "50.2 ms", "900 KiB", "50 tokens/s", "60.0 ms", "460.0 ms", "40 prompt"):
+        assert part in text
+    for part in ("2.5 ms", "3.2 ms", "3.8 ms", "11.5 ms", "19.5 ms", "int8 (lossy)"):
         assert part in text
 
 

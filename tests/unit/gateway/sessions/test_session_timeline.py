@@ -50,13 +50,14 @@ def test_one_token_has_no_time_between(timeline: Timeline, clock: Clock):
     assert timeline.timings().itl_ms is None
 
 
-def test_both_queues_count(timeline: Timeline):
+def test_each_queue_counts_for_itself(timeline: Timeline):
     timeline.placed(placed())
     timeline.report(
         frame(0, prefill=PrefillReport(worker="p0", queue_ms=4.0, compute_ms=9.0, computed_tokens=3, cached_tokens=2))
     )
     timings = timeline.timings()
-    assert (timings.queue_ms, timings.prefill_ms, timings.cached_tokens) == (5.0, 9.0, 2)
+    assert (timings.queue_ms, timings.prefill_queue_ms, timings.prefill_ms) == (1.0, 4.0, 9.0)
+    assert timings.cached_tokens == 2
     assert timings.prefill_worker == "p0"
 
 
@@ -67,3 +68,20 @@ def test_the_longer_of_both_ends_is_the_hand_off(timeline: Timeline, order: int)
         timeline.report(frame(0, handoff=report))
     timings = timeline.timings()
     assert (timings.handoff_ms, timings.decode_worker, timings.kv_bytes) == (8.0, "d0", 640)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_end_adds_the_stages_it_measured(timeline: Timeline, order: int):
+    prefill = HandoffReport(worker="d0", visible_ms=8.0, payload_bytes=640, chunks=2, publish_ms=5.0, wire_ms=3.0)
+    decode = HandoffReport(worker="d0", visible_ms=5.0, payload_bytes=640, chunks=2, import_ms=2.0, first_step_ms=20.0)
+    for report in (prefill, decode)[::order]:
+        timeline.report(frame(0, handoff=report))
+    timings = timeline.timings()
+    assert (timings.publish_ms, timings.wire_ms, timings.import_ms, timings.first_step_ms) == (5.0, 3.0, 2.0, 20.0)
+
+
+def test_a_new_epoch_begins_anew(timeline: Timeline):
+    timeline.report(frame(0, handoff=HandoffReport(worker="d0", visible_ms=8.0, payload_bytes=1, chunks=1)))
+    timeline.placed(placed())
+    timings = timeline.timings()
+    assert (timings.handoff_ms, timings.decode_worker, timings.queue_ms) == (None, None, 1.0)
