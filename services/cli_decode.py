@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.cli_engine import engine_loader
+from services.cli_engine import engine_loader, int8_loader
 from services.cli_process import run_service
 from services.cli_settings import load_settings
 from services.decode.service import decode_service
@@ -20,6 +20,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _make(settings: DecodeSettings, tasks: Tasks) -> WorkerService:
-    return decode_service(
-        settings, engine_loader(settings, kv_bytes=settings.kv_bytes, step_s=settings.fake_step_s), tasks
-    )
+    load = engine_loader(settings, kv_bytes=settings.kv_bytes, step_s=settings.fake_step_s)
+    return decode_service(settings, load, tasks, load_int8=int8_loader(settings))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from services.cli_process import models_folder
 from shared.engine.contract import Engine
+from shared.kv.int8 import Int8Codec
 from shared.models.facts import read_model_facts
 from shared.models.store import ModelFolder, resolve
 from shared.runtime.process_settings import EngineKind, WorkerProcessSettings
@@ -22,6 +23,18 @@ def engine_loader(
     if settings.engine is EngineKind.FAKE:
         return lambda: _fake(settings, model, kv_bytes, prefill_token_s, step_s)
     return lambda: _torch(settings, model, kv_bytes)
+
+
+def int8_loader(settings: WorkerProcessSettings) -> Callable[[], Int8Codec]:
+    """What loads the codec of caches that travel as int8, to be called after the engine was loaded."""
+    return Int8Codec if settings.engine is EngineKind.FAKE else lambda: _native_int8(settings)
+
+
+def _native_int8(settings: WorkerProcessSettings) -> Int8Codec:
+    from shared.engine import native  # noqa: PLC0415
+
+    kernels = native.load(models_folder(settings))
+    return Int8Codec(None if kernels is None else kernels.int8)
 
 
 def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.cli_engine import engine_loader
+from services.cli_engine import engine_loader, int8_loader
 from services.cli_process import run_service
 from services.cli_settings import load_settings
 from services.prefill.service import prefill_service
@@ -21,4 +21,4 @@ def main(argv: Sequence[str]) -> int:
 
 def _make(settings: PrefillSettings, tasks: Tasks) -> WorkerService:
     load = engine_loader(settings, kv_bytes=settings.kv_bytes, prefill_token_s=settings.fake_prefill_token_s)
-    return prefill_service(settings, load, tasks)
+    return prefill_service(settings, load, tasks, load_int8=int8_loader(settings))

@@ -14,6 +14,7 @@ from shared.core import KvEncoding
 from shared.engine.contract import Engine, SequenceSpec
 from shared.errors import Cancelled, InvalidRequest, Overloaded, UnsupportedModel
 from shared.kv.encoding import in_dtype
+from shared.kv.int8 import Int8Codec
 from shared.kv.receiver import Receiver, TransferIdentity
 from shared.protocol.to_decode import Claim, ClaimGranted
 from shared.protocol.wire import unpack_ids
@@ -34,12 +35,14 @@ class ClaimDesk:
         batch_limit: int,
         window_bytes: int,
         encodings: tuple[KvEncoding, ...] = (KvEncoding.EXACT,),
+        int8: Int8Codec | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._worker = worker
         self._batch_limit = batch_limit
         self._encodings = encodings
+        self._int8 = int8 or Int8Codec()
         # A chunk is never smaller than one token of one layer, and the sender wants room for two, in its own dtype.
         widest = in_dtype(engine.spec.layout, "float32")
         self._window_bytes = max(window_bytes, 2 * widest.token_layer_bytes)
@@ -148,6 +151,7 @@ class ClaimDesk:
             cached_tokens=grant.cached_tokens,
             window_bytes=grant.credit_bytes,
             accepts=self._encodings,
+            codec=self._int8,
         )
 
 

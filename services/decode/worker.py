@@ -46,6 +46,7 @@ class DecodeWorker:
             batch_limit=settings.batch_limit,
             window_bytes=settings.window_bytes,
             encodings=self._encodings,
+            int8=context.int8,
         )
         self._stepper = Stepper(context.engine, context.thread, send=self._links.send_frames, ended=self._ended)
         self._subscriptions: dict[DecodeSession, Listening] = {}

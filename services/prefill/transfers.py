@@ -12,6 +12,7 @@ from shared.core import KvEncoding
 from shared.engine.contract import Engine
 from shared.errors import BatonError, HandoffFailed, ProtocolError
 from shared.kv.encoding import named
+from shared.kv.int8 import Int8Codec
 from shared.kv.sender import Sender, TransferTarget
 from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES
@@ -37,6 +38,7 @@ class Transfers:
         *,
         chunk_bytes: int,
         encodings: tuple[KvEncoding, ...],
+        int8: Int8Codec,
     ) -> None:
         self._engine = engine
         self._held = held
@@ -44,6 +46,7 @@ class Transfers:
         self._tasks = tasks
         self._chunk_bytes = chunk_bytes
         self._encodings = encodings
+        self._int8 = int8
 
     def sender(self, run: PrefillRun) -> Sender:
         """What sends the cache of `run` to the decode worker that claimed it."""
@@ -59,7 +62,7 @@ class Transfers:
             encoding=wanted if wanted in self._encodings else KvEncoding.EXACT,
         )
         bus = HandoffBus(self._links.kv, order.session, order.epoch)
-        return Sender(self._engine, run.key, self._engine.spec, target, bus)
+        return Sender(self._engine, run.key, self._engine.spec, target, bus, codec=self._int8)
 
     async def listen(self, held: Held) -> None:
         """Feed what decode says of this transfer to its sender, until the run ends."""

@@ -51,6 +51,7 @@ class PrefillWorker:
             context.tasks,
             chunk_bytes=settings.chunk_bytes,
             encodings=self._encodings,
+            int8=context.int8,
         )
         self._compute = ComputeLoop(
             context, self._queue, self._held, self._transfers, wake=self._wake, chunk_tokens=settings.chunk_tokens

@@ -7,6 +7,8 @@ by more than half a scale. Whole numbers are rounded to even.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,11 +23,24 @@ LEAST_HEAD_DIM = 8
 # Below it a quotient might exceed 127; such heads are as good as zero.
 _LEAST_SCALE = np.float32(1e-36)
 
+_NATIVE = ("bfloat16", "float32")
+
 Scales = npt.NDArray[np.float32]
 
 
+class Int8Kernels(Protocol):
+    """The loops in native code, of the very same bits: `shared.engine.native.int8`."""
+
+    def quantise(self, cells: npt.NDArray[np.generic], scales: Scales, small: npt.NDArray[np.int8]) -> None: ...
+
+    def restore(self, small: npt.NDArray[np.int8], scales: Scales, cells: npt.NDArray[np.generic]) -> None: ...
+
+
 class Int8Codec:
-    """Both directions, in numpy. Heads are `heads` equal runs of cells, one after the other."""
+    """Both directions, in numpy where there are no `kernels`. `heads` are equal runs of cells, one after the other."""
+
+    def __init__(self, kernels: Int8Kernels | None = None) -> None:
+        self._kernels = kernels
 
     def quantised(self, cells: Bytes, dtype: str, heads: int) -> memoryview:
         """The payload of `cells`. Raises HandoffFailed for numbers that are not finite: no scale holds them."""
@@ -50,6 +65,9 @@ class Int8Codec:
     def _quantise(
         self, given: npt.NDArray[np.generic], dtype: str, scales: Scales, small: npt.NDArray[np.int8]
     ) -> None:
+        if self._kernels is not None and dtype in _NATIVE:
+            self._kernels.quantise(given, scales, small)
+            return
         values = np.empty(given.shape[1], dtype=np.float32)
         for head, row in enumerate(given):
             widen(row, dtype, values)
@@ -64,6 +82,9 @@ class Int8Codec:
             np.copyto(small[head], values, casting="unsafe")
 
     def _restore(self, small: npt.NDArray[np.int8], scales: Scales, dtype: str, out: npt.NDArray[np.generic]) -> None:
+        if self._kernels is not None and dtype in _NATIVE:
+            self._kernels.restore(small, scales, out)
+            return
         values = np.empty(small.shape[1], dtype=np.float32)
         for head, row in enumerate(small):
             np.multiply(row, scales[head], out=values)

@@ -13,6 +13,7 @@ from shared.bus.settings import BusSettings
 from shared.core import KvEncoding, Role
 from shared.engine.contract import Engine
 from shared.errors import WorkerFailed
+from shared.kv.int8 import Int8Codec
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.runtime.beats import new_boot
@@ -31,6 +32,7 @@ class WorkerContext(msgspec.Struct, frozen=True, kw_only=True):
 
     identity: WorkerIdentity
     engine: Engine
+    int8: Int8Codec
     thread: EngineThread
     links: WorkerLinks
     tasks: Tasks
@@ -66,7 +68,8 @@ class Worker(Protocol):
 class WorkerService:
     """A `shared.runtime.service.Service` that runs one worker.
 
-    `load_engine` builds and warms up the engine, on the engine's thread. `make` builds the worker around it.
+    `load_engine` builds and warms up the engine, on the engine's thread; `load_int8` follows, the codec of caches that
+    travel as int8. `make` builds the worker around them.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class WorkerService:
         *,
         engine_stall_s: float,
         load_engine: Callable[[], Engine],
+        load_int8: Callable[[], Int8Codec] = Int8Codec,
         make: Callable[[WorkerContext], Worker],
         tasks: Tasks,
     ) -> None:
@@ -86,6 +90,7 @@ class WorkerService:
         self._beat_interval_s = beat_interval_s
         self._engine_stall_s = engine_stall_s
         self._load_engine = load_engine
+        self._load_int8 = load_int8
         self._make = make
         self._tasks = tasks
         self._thread = EngineThread(f"{role.value}-engine")
@@ -101,10 +106,11 @@ class WorkerService:
     async def start(self) -> None:
         """Load the model, connect, and say READY to the fleet."""
         engine = await self._thread.call(self._load_engine)
+        int8 = await self._thread.call(self._load_int8)
         self._watch = EngineWatch(self._thread, self._engine_stall_s)
         self._links = links = await WorkerLinks.open(self._identity, self._nats, self._tasks)
         context = WorkerContext(
-            identity=self._identity, engine=engine, thread=self._thread, links=links, tasks=self._tasks
+            identity=self._identity, engine=engine, int8=int8, thread=self._thread, links=links, tasks=self._tasks
         )
         self._worker = worker = self._make(context)
         await worker.start()

@@ -84,10 +84,34 @@ class SiluCall(Structure):
     )
 
 
+class QuantiseCall(Structure):
+    _fields_ = (
+        ("bf16", c_int64),
+        ("heads", c_int64),
+        ("run", c_int64),
+        ("cells", c_void_p),
+        ("scales", c_void_p),
+        ("small", c_void_p),
+    )
+
+
+class RestoreCall(Structure):
+    _fields_ = (
+        ("bf16", c_int64),
+        ("heads", c_int64),
+        ("run", c_int64),
+        ("scales", c_void_p),
+        ("small", c_void_p),
+        ("cells", c_void_p),
+    )
+
+
 FUNCTIONS: dict[str, type[Structure]] = {
     "baton_attend": AttendCall,
     "baton_store": StoreCall,
     "baton_rope_store": RopeCall,
     "baton_add_rms_norm": NormCall,
     "baton_silu_mul": SiluCall,
+    "baton_quantise": QuantiseCall,
+    "baton_restore": RestoreCall,
 }

@@ -13,6 +13,7 @@ import torch
 
 from shared.engine.attention import AttentionKind
 from shared.engine.native.calls import AttendCall, NormCall, RopeCall, SiluCall, StoreCall
+from shared.engine.native.int8 import Int8Kernels
 from shared.engine.native.kv_table import KvTable
 
 _BF16 = {torch.bfloat16: 1, torch.float32: 0}
@@ -40,7 +41,10 @@ class HeadNorms:
 
 
 class Kernels:
-    """The loaded library. All functions release the GIL, and raise ValueError for tensors they cannot take."""
+    """The loaded library. All functions release the GIL, and raise ValueError for tensors they cannot take.
+
+    `int8` are those for caches on their way.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._attend = library.baton_attend
@@ -48,6 +52,7 @@ class Kernels:
         self._rope_store = library.baton_rope_store
         self._add_rms_norm = library.baton_add_rms_norm
         self._silu_mul = library.baton_silu_mul
+        self.int8 = Int8Kernels(library)
 
     @staticmethod
     def supports(dtype: torch.dtype, head_dim: int) -> bool:

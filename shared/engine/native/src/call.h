@@ -55,4 +55,19 @@ struct SiluCall {
     void* out;
 };
 
+// `heads` runs of `run` cells, one after the other; `scales` of any alignment.
+struct QuantiseCall {
+    int64_t bf16, heads, run;
+    const void* cells;
+    void* scales;
+    int8_t* small;
+};
+
+struct RestoreCall {
+    int64_t bf16, heads, run;
+    const void* scales;
+    const int8_t* small;
+    void* cells;
+};
+
 }  // namespace baton
