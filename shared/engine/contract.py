@@ -5,7 +5,9 @@ Guarantees every engine gives:
 - Determinism: the tokens of a sequence depend on its prompt, its sampling parameters and the model alone; not on who
   shares a batch, how the prompt was cut into slices, or which worker computed which part.
 - Memory: KV memory is allocated once. `open` takes a sequence's whole share or nothing; no later call can run out.
-- Isolation: no call on one key touches the KV of another.
+- Isolation: no call on one key touches the KV of another. What sequences share, they only read.
+- Reuse: the KV of a prompt's beginning, once computed or imported, may be found by a later `open` with the same salt.
+  It is what computing it again would give, bit for bit where the engine's bits do not depend on the cut.
 - A `prefill` or `step` that raises has left every sequence as it was, but for KV of the tokens it was given: the same
   call may be made again, with all of the sequences or some.
 
@@ -32,7 +34,7 @@ class SequenceSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `prompt_ids` are all tokens known at the start; the last `emitted` of them were generated already (they count for
     penalties and `min_tokens`, and the position of the next draw is `len(prompt_ids)`). `capacity_tokens` is how many
-    tokens' KV to reserve.
+    tokens' KV to reserve. Sequences of different `cache_salt` never share what is cached.
     """
 
     key: str
@@ -40,10 +42,14 @@ class SequenceSpec(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingParams
     capacity_tokens: int
     emitted: int = 0
+    cache_salt: str = ""
 
 
 class PrefillSlice(msgspec.Struct, frozen=True):
-    """Compute prompt tokens `[start, stop)` of `key`; all before `start` are in the cache already."""
+    """Compute prompt tokens `[start, stop)` of `key`; all before `start` are in the cache already.
+
+    `start` is not below what `open` said to be cached.
+    """
 
     key: str
     start: int
@@ -51,10 +57,11 @@ class PrefillSlice(msgspec.Struct, frozen=True):
 
 
 class KvUsage(msgspec.Struct, frozen=True):
-    """KV memory in bytes. At rest `free_bytes == total_bytes`."""
+    """KV memory in bytes. At rest `free_bytes == total_bytes`: `kept_bytes` of it still hold beginnings of prompts."""
 
     total_bytes: int
     free_bytes: int
+    kept_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -67,9 +74,10 @@ class Engine(Protocol):
     def usage(self) -> KvUsage:
         """KV memory now."""
 
-    def open(self, sequence: SequenceSpec) -> None:
-        """Take up a sequence and reserve its KV memory.
+    def open(self, sequence: SequenceSpec) -> int:
+        """Take up a sequence and reserve its KV memory. Returns how many tokens of the prompt are in the cache already.
 
+        Fewer than all: the last one's logits are wanted. What is cached is never computed or imported again.
         Raises KvExhausted when the memory is not free now, InvalidRequest for token ids outside the vocabulary, and
         ContextExceeded when the capacity is beyond the context. Then nothing is held.
         """

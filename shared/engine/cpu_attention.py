@@ -1,4 +1,4 @@
-"""Attention on the CPU in plain torch calls, over each sequence's own KV, without padding or gather.
+"""Attention on the CPU in plain torch calls, without padding. What the native kernels read in place is gathered here.
 
 Every query row gets the same bits wherever it is computed: alone, in a batch, in a slice of any length. What makes
 it so:
@@ -19,18 +19,19 @@ from __future__ import annotations
 
 import torch
 
+from shared.core import blocks_of
 from shared.engine.attention import AttentionKind
 from shared.engine.cpu_slices import attend_slice
 from shared.engine.cpu_steps import CpuSteps
-from shared.engine.kv_memory import KvMemory
-from shared.engine.packed import PackedBatch
+from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from shared.engine.packed import PackedBatch, Segment
 
 
 class CpuAttention:
     """The attention of one packed forward pass. See `attention.AttentionContext`."""
 
     def __init__(self, memory: KvMemory, batch: PackedBatch) -> None:
-        self._memory = memory
+        self._rows_of_memory = memory.arena.view(-1, memory.arena.shape[-1])
         self._slices = [segment for segment in batch.segments if segment.tokens > 1]
         steps = [segment for segment in batch.segments if segment.tokens == 1]
         self._steps = CpuSteps(steps) if steps else None
@@ -42,7 +43,7 @@ class CpuAttention:
     ) -> torch.Tensor:
         used = self._write_at.shape[2]
         kv = torch.stack((key[:, :used], value[:, :used]))
-        self._memory.rows.index_copy_(0, self._write_at[layer].reshape(-1), kv.view(-1, key.shape[-1]))
+        self._rows_of_memory.index_copy_(0, self._write_at[layer].reshape(-1), kv.view(-1, key.shape[-1]))
         heads, _, head_dim = query.shape
         query = query * kind.scale
         out = query.new_zeros((self._rows, heads, head_dim))
@@ -51,15 +52,20 @@ class CpuAttention:
         for segment in self._slices:
             rows = slice(segment.row, segment.row + segment.tokens)
             grouped = query[:, rows].view(key.shape[0], -1, segment.tokens, head_dim)
-            attend_slice(grouped, segment.space.kv[layer], segment.start, kind, out[rows])
+            seen = segment.space.gather(layer, 0, blocks_of(segment.stop, BLOCK_TOKENS))
+            attend_slice(grouped, seen, segment.start, kind, out[rows])
         return out
 
 
 def _write_rows(batch: PackedBatch) -> torch.Tensor:
-    """Where each token's K and V go: row numbers of `KvMemory.rows`, `[layers, 2 * kv_heads, tokens]`."""
-    per_segment = []
-    for segment in batch.segments:
-        layers, two, kv_heads, capacity, _ = segment.space.kv.shape
-        heads = torch.arange(layers * two * kv_heads).view(layers, two * kv_heads, 1) * capacity
-        per_segment.append(heads + torch.arange(segment.start, segment.stop) + segment.space.first_row)
-    return torch.cat(per_segment, dim=2)
+    """Where each token's K and V go: rows of the arena, `[layers, 2 * kv_heads, tokens]`."""
+    return torch.cat([_segment_rows(segment) for segment in batch.segments], dim=2)
+
+
+def _segment_rows(segment: Segment) -> torch.Tensor:
+    layers, kv_heads, blocks, two, _, _ = segment.space.arena.shape
+    halves = torch.arange(layers * kv_heads * two).view(layers, kv_heads, two).transpose(1, 2)
+    first = halves // two * (blocks * two) + halves % two
+    positions = torch.arange(segment.start, segment.stop)
+    own = torch.tensor(segment.space.numbers)[positions // BLOCK_TOKENS]
+    return (first.reshape(layers, -1, 1) + own * two) * BLOCK_TOKENS + positions % BLOCK_TOKENS

@@ -15,15 +15,19 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from shared.core import KvLayout, KvRegion, ModelSpec, SampledToken, TokenLogprob
 from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
-from shared.errors import ContextExceeded, InvalidRequest, KvExhausted
+from shared.engine.kv_blocks import KvBlocks, SequenceBlocks
+from shared.errors import ContextExceeded, InvalidRequest
 
 FAKE_LAYOUT = KvLayout(layers=4, kv_heads=1, head_dim=2, dtype="float32")
 FAKE_FINGERPRINT = "fa4efa4efa4efa4e"
 
 _MASK = (1 << 64) - 1
+
+Columns = npt.NDArray[np.int64]
 
 
 def fake_spec(
@@ -60,10 +64,15 @@ class FakePoison(msgspec.Struct, frozen=True):
 
 
 class _FakeSequence:
-    def __init__(self, spec: SequenceSpec, layers: int) -> None:
+    """`columns` are its places in the engine's cells, one for each token; the first `filled_tokens` are written."""
+
+    def __init__(self, spec: SequenceSpec, blocks: SequenceBlocks, columns: Columns) -> None:
         self.ids = list(spec.prompt_ids)
         self.sampling = spec.sampling
-        self.cells = np.zeros((layers, 2, spec.capacity_tokens), dtype=np.uint64)
+        self.prompt_tokens = len(self.ids)
+        self.blocks = blocks
+        self.columns = columns
+        self.filled_tokens = blocks.cached_tokens
 
 
 class FakeEngine:
@@ -75,10 +84,16 @@ class FakeEngine:
         kv_bytes: int = 1 << 20,
         pace: FakePace | None = None,
         poison: FakePoison | None = None,
+        *,
+        block_tokens: int = 1,
+        prefix_cache: bool = False,
     ) -> None:
+        """KV memory is lent in blocks of `block_tokens` tokens; with `prefix_cache`, prompts find their beginnings."""
         self._spec = spec
-        self._total_bytes = kv_bytes
-        self._used_bytes = 0
+        self._block_tokens = block_tokens
+        self._block_bytes = block_tokens * spec.layout.token_bytes
+        self._blocks = KvBlocks(kv_bytes // self._block_bytes, block_tokens, prefixes=prefix_cache)
+        self._cells = np.zeros((spec.layout.layers, 2, self._blocks.count * block_tokens), dtype=np.uint64)
         self._pace = pace or FakePace()
         self._poison = poison or FakePoison()
         self._sequences: dict[str, _FakeSequence] = {}
@@ -92,25 +107,34 @@ class FakeEngine:
         return self._spec
 
     def usage(self) -> KvUsage:
-        return KvUsage(self._total_bytes, self._total_bytes - self._used_bytes)
+        count, free, kept = self._blocks.count, self._blocks.free, self._blocks.kept
+        return KvUsage(count * self._block_bytes, free * self._block_bytes, kept * self._block_bytes)
 
-    def open(self, sequence: SequenceSpec) -> None:
+    def open(self, sequence: SequenceSpec) -> int:
         if sequence.key in self._sequences:
             raise ValueError(f"sequence {sequence.key!r} is open already")
         if sequence.capacity_tokens > self._spec.context_tokens:
             raise ContextExceeded(f"{sequence.capacity_tokens} tokens exceed {self._spec.context_tokens}")
         if any(not 0 <= token < self._spec.vocab_size for token in sequence.prompt_ids):
             raise InvalidRequest("token id outside the vocabulary", param="prompt")
-        size_bytes = sequence.capacity_tokens * self._spec.layout.token_bytes
-        if self._used_bytes + size_bytes > self._total_bytes:
-            raise KvExhausted(f"{size_bytes} bytes of KV memory are not free")
-        self._used_bytes += size_bytes
-        self._sequences[sequence.key] = _FakeSequence(sequence, self._spec.layout.layers)
+        for other in list(self._sequences.values()):
+            self._share(other)
+        blocks = self._blocks.open(sequence.prompt_ids, sequence.capacity_tokens, sequence.cache_salt)
+        self._sequences[sequence.key] = _FakeSequence(sequence, blocks, self._columns(blocks))
+        return blocks.cached_tokens
 
     def close(self, key: str) -> None:
         sequence = self._sequences.pop(key, None)
         if sequence is not None:
-            self._used_bytes -= sequence.cells.shape[2] * self._spec.layout.token_bytes
+            self._share(sequence)
+            self._blocks.close(sequence.blocks)
+
+    def _columns(self, blocks: SequenceBlocks) -> Columns:
+        first = np.array(blocks.numbers, dtype=np.int64)[:, None] * self._block_tokens
+        return (first + np.arange(self._block_tokens)).reshape(-1)
+
+    def _share(self, sequence: _FakeSequence) -> None:
+        self._blocks.fill(sequence.blocks, sequence.ids, sequence.filled_tokens)
 
     def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         self._swallow(part.key for part in slices)
@@ -124,23 +148,30 @@ class FakeEngine:
 
     def _prefill_one(self, part: PrefillSlice) -> SampledToken | None:
         sequence = self._sequences[part.key]
+        if part.start < sequence.blocks.cached_tokens:
+            raise ValueError(f"{part} is cached up to {sequence.blocks.cached_tokens}")
         for position in range(part.start, part.stop):
             self._write_cell(sequence, position)
+        sequence.filled_tokens = part.stop
         return self._sample(sequence) if part.stop == len(sequence.ids) else None
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
-        block = self._sequences[key].cells[_index(region)]
-        return np.ascontiguousarray(block).data.cast("B")
+        columns = self._sequences[key].columns[region.token_start : region.token_stop]
+        cells = self._cells[region.layer_start : region.layer_stop, :, columns]
+        return np.ascontiguousarray(cells).data.cast("B")
 
     def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
         return [self.export_kv(key, region)]
 
     def import_kv(self, key: str, region: KvRegion, payload: memoryview) -> None:
-        cells = self._sequences[key].cells[_index(region)]
-        cells[:] = np.frombuffer(payload, dtype=np.uint64).reshape(cells.shape)
+        columns = self._sequences[key].columns[region.token_start : region.token_stop]
+        cells = np.frombuffer(payload, dtype=np.uint64).reshape(region.layers, 2, region.tokens)
+        self._cells[region.layer_start : region.layer_stop, :, columns] = cells
 
     def append(self, key: str, token_id: int) -> None:
-        self._sequences[key].ids.append(token_id)
+        sequence = self._sequences[key]
+        sequence.filled_tokens = sequence.prompt_tokens
+        sequence.ids.append(token_id)
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         self._swallow(keys)
@@ -149,6 +180,7 @@ class FakeEngine:
         for key in keys:
             sequence = self._sequences[key]
             self._write_cell(sequence, len(sequence.ids) - 1)
+            sequence.filled_tokens = len(sequence.ids)
             sampled.append(self._sample(sequence))
         return sampled
 
@@ -164,13 +196,13 @@ class FakeEngine:
             raise ArithmeticError(f"token {poison.error} is poison")
 
     def _write_cell(self, sequence: _FakeSequence, position: int) -> None:
-        before = int(sequence.cells[0, 0, position - 1]) if position else 0
+        before = int(self._cells[0, 0, sequence.columns[position - 1]]) if position else 0
         running = _mix(before ^ sequence.ids[position])
-        sequence.cells[:, :, position] = np.uint64(running) * self._heads
+        self._cells[:, :, sequence.columns[position]] = np.uint64(running) * self._heads
 
     def _sample(self, sequence: _FakeSequence) -> SampledToken:
         position = len(sequence.ids)
-        weighted = sequence.cells[:, :, :position] * self._weights[:, :, :position]
+        weighted = self._cells[:, :, sequence.columns[:position]] * self._weights[:, :, :position]
         seen = int(weighted.sum(dtype=np.uint64))
         noise = 0 if sequence.sampling.greedy else sequence.sampling.seed & _MASK
         token = _mix(seen ^ _mix(noise ^ position)) % self._spec.vocab_size
@@ -186,10 +218,6 @@ class FakeEngine:
 
 
 _NO_POISON = FakePoison()
-
-
-def _index(region: KvRegion) -> tuple[slice, slice, slice]:
-    return slice(region.layer_start, region.layer_stop), slice(None), slice(region.token_start, region.token_stop)
 
 
 def _mix(value: int) -> int:

@@ -1,22 +1,25 @@
-"""One budget of KV memory, allocated once and lent out to sequences by whole regions.
+"""One budget of KV memory, allocated once and lent out to sequences in blocks of `BLOCK_TOKENS` tokens.
 
-The arena is cut into blocks of `BLOCK_TOKENS` tokens. A sequence gets one contiguous run of blocks (first fit) for its
-whole life, and sees it as `[layers, k|v, kv_heads, capacity, head_dim]`: no growth and no copy per step, no block table
-in the kernels. The price is external fragmentation: a long sequence can be refused although the sum of the gaps would
-hold it; the gaps close again as their neighbours end.
+A sequence gets all its blocks when it is opened, wherever they lie: no growth and no copy per step, no gaps that hold
+nothing. Blocks that hold the beginning of a prompt are shared by the sequences that begin with it (`kv_blocks`).
 
-Knows nothing of sequences, models or threads; `torch_engine` calls it on the event loop's thread alone.
+Knows nothing of sequences' tokens beyond that, of models or of threads; `torch_engine` calls it on the event loop's
+thread alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from shared.core import KvLayout, blocks_of
 from shared.engine.contract import KvUsage
-from shared.errors import ConfigError, KvExhausted
+from shared.engine.kv_blocks import KvBlocks, SequenceBlocks
+from shared.errors import ConfigError
 
 BLOCK_TOKENS = 64
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -24,73 +27,80 @@ TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KvSpace:
-    """One sequence's region.
+    """One sequence's share of the arena.
 
-    `kv` is `[layers, 2, kv_heads, capacity, head_dim]`. `first_row` is the region's place in `KvMemory.rows`, where
-    one row is one head's `head_dim` values of one token.
+    `arena` is `[layers, kv_heads, blocks, k|v, BLOCK_TOKENS, head_dim]`; token `t` lies in block `numbers[t //
+    BLOCK_TOKENS]`, at `t % BLOCK_TOKENS`. `addresses` has where each of these blocks begins in the first head
+    of the first layer, for native kernels.
     """
 
-    kv: torch.Tensor
-    first_block: int
-    blocks: int
-    first_row: int
+    arena: torch.Tensor
+    blocks: SequenceBlocks
+    addresses: npt.NDArray[np.int64]
+    table_address: int
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.blocks.numbers
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens whose KV was here when the space was reserved. Never to be written to."""
+        return self.blocks.cached_tokens
 
     @property
     def capacity(self) -> int:
         """Tokens it holds."""
-        return self.kv.shape[3]
+        return len(self.blocks.numbers) * BLOCK_TOKENS
+
+    def gather(self, layer: int, start: int, stop: int) -> torch.Tensor:
+        """A copy of blocks `[start, stop)` of one layer: `[2, kv_heads, tokens, head_dim]`."""
+        blocks = self.arena[layer][:, list(self.numbers[start:stop])]
+        kv_heads, _, two, _, head_dim = blocks.shape
+        return blocks.permute(2, 0, 1, 3, 4).reshape(two, kv_heads, -1, head_dim)
 
 
 class KvMemory:
-    """The arena. `rows` is all of it as `[rows, head_dim]`, for kernels that scatter into many regions at once."""
+    """The arena: `[layers, kv_heads, blocks, k|v, BLOCK_TOKENS, head_dim]`."""
 
-    def __init__(self, layout: KvLayout, size_bytes: int, device: torch.device) -> None:
-        """Raises ConfigError when `size_bytes` does not hold a single block."""
-        self._layout = layout
+    def __init__(self, layout: KvLayout, size_bytes: int, device: torch.device, *, prefixes: bool = False) -> None:
+        """With `prefixes`, what sequences leave behind is found again. Raises ConfigError for less than a block."""
         self._block_bytes = BLOCK_TOKENS * layout.token_bytes
-        self._blocks = size_bytes // self._block_bytes
-        if self._blocks < 1:
+        count = size_bytes // self._block_bytes
+        if count < 1:
             raise ConfigError(f"KV memory of {size_bytes} bytes holds no block of {self._block_bytes} bytes")
-        self._block_rows = BLOCK_TOKENS * layout.layers * 2 * layout.kv_heads
-        self.rows = torch.zeros(
-            (self._blocks * self._block_rows, layout.head_dim), dtype=TORCH_DTYPES[layout.dtype], device=device
-        )
-        self._gaps = [(0, self._blocks)]
+        shape = (layout.layers, layout.kv_heads, count, 2, BLOCK_TOKENS, layout.head_dim)
+        self.arena = torch.zeros(shape, dtype=TORCH_DTYPES[layout.dtype], device=device)
+        self._blocks = KvBlocks(count, BLOCK_TOKENS, prefixes=prefixes)
 
     @property
     def usage(self) -> KvUsage:
-        free = sum(length for _, length in self._gaps)
-        return KvUsage(total_bytes=self._blocks * self._block_bytes, free_bytes=free * self._block_bytes)
-
-    def reserve(self, tokens: int) -> KvSpace:
-        """A region for at least `tokens` tokens. Raises KvExhausted; then nothing is held."""
-        blocks = max(1, blocks_of(tokens, BLOCK_TOKENS))
-        for index, (start, length) in enumerate(self._gaps):
-            if length >= blocks:
-                self._gaps[index : index + 1] = [(start + blocks, length - blocks)] if length > blocks else []
-                return self._space(start, blocks)
-        raise KvExhausted(
-            f"no KV memory for {tokens} tokens: {self.usage.free_bytes} bytes free, in {len(self._gaps)} gaps"
+        blocks = self._blocks
+        return KvUsage(
+            total_bytes=blocks.count * self._block_bytes,
+            free_bytes=blocks.free * self._block_bytes,
+            kept_bytes=blocks.kept * self._block_bytes,
         )
 
-    def release(self, space: KvSpace) -> None:
-        """Give a region back, once."""
-        merged: list[tuple[int, int]] = []
-        for start, length in sorted([*self._gaps, (space.first_block, space.blocks)]):
-            if merged and sum(merged[-1]) == start:
-                merged[-1] = (merged[-1][0], merged[-1][1] + length)
-            else:
-                merged.append((start, length))
-        self._gaps = merged
+    def reserve(self, tokens: int, prompt_ids: Sequence[int] = (), salt: str = "") -> KvSpace:
+        """Room for at least `tokens` tokens of a sequence that begins with `prompt_ids`.
 
-    def _space(self, first_block: int, blocks: int) -> KvSpace:
-        layout = self._layout
-        first_row = first_block * self._block_rows
-        rows = self.rows[first_row : first_row + blocks * self._block_rows]
-        kv = rows.view(layout.layers, 2, layout.kv_heads, blocks * BLOCK_TOKENS, layout.head_dim)
-        return KvSpace(kv=kv, first_block=first_block, blocks=blocks, first_row=first_row)
+        Raises KvExhausted; then nothing is held.
+        """
+        blocks = self._blocks.open(prompt_ids, tokens, salt)
+        base, stride = self.arena.data_ptr(), self.arena.stride(2) * self.arena.element_size()
+        addresses = base + np.array(blocks.numbers, dtype=np.int64) * stride
+        return KvSpace(self.arena, blocks, addresses, addresses.ctypes.data)
+
+    def fill(self, space: KvSpace, token_ids: Sequence[int], tokens: int) -> None:
+        """The first `tokens` of `token_ids` are in `space` and stay so: others may share them."""
+        self._blocks.fill(space.blocks, token_ids, tokens)
+
+    def release(self, space: KvSpace) -> None:
+        """Give it back, once."""
+        self._blocks.close(space.blocks)
 
 
 def whole_blocks(tokens: int) -> int:
-    """`tokens` rounded up to whole blocks. Kernels may read a region up to there."""
+    """`tokens` rounded up to whole blocks. Kernels may read a sequence up to there."""
     return blocks_of(tokens, BLOCK_TOKENS) * BLOCK_TOKENS

@@ -6,6 +6,7 @@ the model itself is behind `runner.Runner`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from shared.engine import native
 from shared.engine.arithmetic import arithmetic
 from shared.engine.checkpoint import fingerprint, read_checkpoint
 from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
-from shared.engine.kv_memory import KvMemory, KvSpace, whole_blocks
+from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace, whole_blocks
 from shared.engine.model_loading import RunnerKind, load_model
 from shared.engine.packed import Piece, pack, tell_nobody
 from shared.engine.runner import Runner
@@ -34,13 +35,18 @@ _GREEDY = SamplingParams(temperature=0.0)
 
 @dataclass(slots=True)
 class _Sequence:
-    """A sequence in the engine. Values up to `clean_tokens` are finite, whatever the memory held before."""
+    """A sequence in the engine: the KV of its first `filled_tokens` is there, and stays.
+
+    Values up to `clean_tokens` are finite, whatever the memory held before.
+    """
 
     tokens: list[int]
     prompt_tokens: int
     space: KvSpace
     sampler: SamplerState
+    filled_tokens: int
     clean_tokens: int = field(default=0)
+    open: bool = field(default=True)
 
     def append(self, token_id: int) -> None:
         self.tokens.append(token_id)
@@ -48,11 +54,15 @@ class _Sequence:
 
     def piece(self, start: int, stop: int, *, wants_logits: bool) -> Piece:
         """Tokens `[start, stop)` as part of a batch, with the memory behind them ready to be read."""
-        if not 0 <= start < stop <= min(len(self.tokens), self.space.capacity):
-            raise ValueError(f"tokens [{start}, {stop}) of {len(self.tokens)}, capacity {self.space.capacity}")
+        if not self.space.cached_tokens <= start < stop <= min(len(self.tokens), self.space.capacity):
+            raise ValueError(
+                f"tokens [{start}, {stop}) of {len(self.tokens)}, capacity {self.space.capacity}, "
+                f"{self.space.cached_tokens} cached"
+            )
         if stop > self.clean_tokens:
             self.clean_tokens = whole_blocks(stop)
-            self.space.kv[:, 1, :, stop : self.clean_tokens].zero_()
+            if rest := stop % BLOCK_TOKENS:
+                self.space.arena[:, :, self.space.numbers[stop // BLOCK_TOKENS], 1, rest:].zero_()
         return Piece(self.space, self.tokens[start:stop], start, wants_logits)
 
 
@@ -65,6 +75,7 @@ class TorchEngine:
         self._memory = memory
         self._device = device
         self._sequences: dict[str, _Sequence] = {}
+        self._grown: deque[_Sequence] = deque()
 
     @classmethod
     def load(
@@ -78,9 +89,12 @@ class TorchEngine:
         threads: int = 1,
         runner: RunnerKind = RunnerKind.AUTO,
         native_kernels: bool = True,
+        prefix_cache: bool = False,
         cache: Path | None = None,
     ) -> Self:
         """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
+
+        With `prefix_cache`, sequences find what others with the same beginning have left in KV memory.
 
         `native_kernels` are used where the machine can build them, once, into `cache` (default: `baton` in the user's
         cache folder); without them the same model runs in torch calls alone, slower.
@@ -97,7 +111,7 @@ class TorchEngine:
         checkpoint = read_checkpoint(folder)
         model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner)
         kernels = native.load(cache) if native_kernels else None
-        memory = KvMemory(model.layout, kv_bytes, place)
+        memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
         built = model.runner(memory, kernels)
         parts = checkpoint.parts()
         spec = ModelSpec(
@@ -123,7 +137,13 @@ class TorchEngine:
         """Run one prompt and one step, so that the first request finds every kernel built. Call it while idle."""
         total = self.usage().total_bytes // self._spec.layout.token_bytes
         tokens = min(_WARM_UP_TOKENS, self._spec.context_tokens - 1, total - 1)
-        sequence = SequenceSpec(key=_WARM_UP_KEY, prompt_ids=[0] * tokens, sampling=_GREEDY, capacity_tokens=tokens + 1)
+        sequence = SequenceSpec(
+            key=_WARM_UP_KEY,
+            prompt_ids=[0] * tokens,
+            sampling=_GREEDY,
+            capacity_tokens=tokens + 1,
+            cache_salt=_WARM_UP_KEY,
+        )
         self.open(sequence)
         try:
             self.prefill([PrefillSlice(_WARM_UP_KEY, 0, tokens)])
@@ -131,7 +151,7 @@ class TorchEngine:
         finally:
             self.close(_WARM_UP_KEY)
 
-    def open(self, sequence: SequenceSpec) -> None:
+    def open(self, sequence: SequenceSpec) -> int:
         if sequence.key in self._sequences:
             raise ValueError(f"sequence {sequence.key!r} is open already")
         self._check(sequence)
@@ -142,14 +162,25 @@ class TorchEngine:
             self._spec.vocab_size,
             self._spec.eos_token_ids,
         )
-        space = self._memory.reserve(sequence.capacity_tokens)
+        self._share_grown()
+        space = self._memory.reserve(sequence.capacity_tokens, sequence.prompt_ids, sequence.cache_salt)
         tokens = list(sequence.prompt_ids)
-        self._sequences[sequence.key] = _Sequence(tokens, len(tokens), space, sampler)
+        self._sequences[sequence.key] = _Sequence(tokens, len(tokens), space, sampler, space.cached_tokens)
+        return space.cached_tokens
 
     def close(self, key: str) -> None:
         sequence = self._sequences.pop(key, None)
         if sequence is not None:
+            self._memory.fill(sequence.space, sequence.tokens, sequence.filled_tokens)
             self._memory.release(sequence.space)
+            sequence.open = False
+
+    def _share_grown(self) -> None:
+        """Let others find what has been computed, or imported, since the last time."""
+        while self._grown:
+            sequence = self._grown.popleft()
+            if sequence.open:
+                self._memory.fill(sequence.space, sequence.tokens, sequence.filled_tokens)
 
     def prefill(self, slices: Sequence[PrefillSlice], on_layer: OnLayer | None = None) -> list[SampledToken | None]:
         sequences = [self._sequences[one.key] for one in slices]
@@ -160,6 +191,9 @@ class TorchEngine:
         ]
         finishing = [sequence for sequence, finished in zip(sequences, finishes, strict=True) if finished]
         sampled = iter(self._run(pieces, finishing, on_layer))
+        for one, sequence in zip(slices, sequences, strict=True):
+            sequence.filled_tokens = one.stop
+        self._grown.extend(sequences)
         return [next(sampled) if finished else None for finished in finishes]
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
@@ -172,12 +206,18 @@ class TorchEngine:
         kv_transfer.write(self._sequences[key].space, region, payload)
 
     def append(self, key: str, token_id: int) -> None:
-        self._sequences[key].append(token_id)
+        sequence = self._sequences[key]
+        sequence.filled_tokens = sequence.prompt_tokens
+        self._grown.append(sequence)
+        sequence.append(token_id)
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         sequences = [self._sequences[key] for key in keys]
         pieces = [one.piece(len(one.tokens) - 1, len(one.tokens), wants_logits=True) for one in sequences]
-        return self._run(pieces, sequences)
+        sampled = self._run(pieces, sequences)
+        for sequence in sequences:
+            sequence.filled_tokens = len(sequence.tokens) - 1
+        return sampled
 
     def _run(
         self, pieces: Sequence[Piece], sampled: Sequence[_Sequence], on_layer: OnLayer | None = None

@@ -21,10 +21,10 @@ class Arena:
 
     def fill(self) -> None:
         """Random bytes everywhere."""
-        self._memory.rows.view(torch.int16).random_(-(1 << 15), 1 << 15)
+        self._memory.arena.view(torch.int16).random_(-(1 << 15), 1 << 15)
 
     def clear(self) -> None:
-        self._memory.rows.zero_()
+        self._memory.arena.zero_()
 
     def export_kv_parts(self, key: str, region: KvRegion) -> list[memoryview]:
         return kv_bytes.parts(self._spaces[key], region)

@@ -42,7 +42,7 @@ def test_equals_the_formula(dtype: str, heads: int, kv_heads: int, kind: Attenti
     memory = KvMemory(KvLayout(2, kv_heads, HEAD_DIM, dtype), 8 << 20, CPU)
     lengths, cut = (1, 70, 1300), 69
     spaces = [memory.reserve(length) for length in lengths]
-    torch_dtype = memory.rows.dtype
+    torch_dtype = memory.arena.dtype
     inputs = [
         [torch.randn(count, length, HEAD_DIM).to(torch_dtype) for count in (heads, kv_heads, kv_heads)]
         for length in lengths

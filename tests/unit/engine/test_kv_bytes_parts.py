@@ -19,7 +19,7 @@ def filled(dtype: str = "bfloat16") -> KvSpace:
     layout = KvLayout(layers=4, kv_heads=3, head_dim=64, dtype=dtype)
     memory = KvMemory(layout, 2 * TOKENS * layout.token_bytes, torch.device("cpu"))
     memory.reserve(10)
-    memory.rows.copy_(torch.randn(memory.rows.shape, generator=torch.Generator().manual_seed(1)))
+    memory.arena.copy_(torch.randn(memory.arena.shape, generator=torch.Generator().manual_seed(1)))
     return memory.reserve(TOKENS)
 
 
@@ -40,9 +40,9 @@ def test_parts_joined_are_the_region(numbers: tuple[int, int, int, int]) -> None
 def test_long_runs_are_the_memory_itself(dtype: str) -> None:
     space = filled(dtype)
     parts = kv_bytes.parts(space, KvRegion(1, 2, 64, 64 + 128))
-    assert len(parts) == 2 * 3
+    assert len(parts) == 2 * 3 * 2
     assert all(len(part) >= kv_bytes.PART_BYTES for part in parts)
-    space.kv.zero_()
+    space.arena.zero_()
     assert not any(any(part) for part in parts)
 
 
@@ -51,5 +51,5 @@ def test_short_runs_are_copied_into_one() -> None:
     parts = kv_bytes.parts(space, KvRegion(0, 4, 0, 3))
     assert len(parts) == 1
     before = bytes(parts[0])
-    space.kv.zero_()
+    space.arena.zero_()
     assert bytes(parts[0]) == before

@@ -1,4 +1,4 @@
-"""The KV arena: whole regions or nothing, and everything back at rest."""
+"""The KV arena: all blocks of a sequence or nothing, and everything back at rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kv_views import kv_of
 
 from shared.core import KvLayout
 from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace
@@ -21,7 +22,7 @@ def memory(blocks: int) -> KvMemory:
 
 def test_a_region_has_room_for_whole_blocks() -> None:
     space = memory(4).reserve(BLOCK_TOKENS + 1)
-    assert space.kv.shape == (2, 2, 3, 2 * BLOCK_TOKENS, 4)
+    assert kv_of(space).shape == (2, 2, 3, 2 * BLOCK_TOKENS, 4)
     assert space.capacity == 2 * BLOCK_TOKENS
 
 
@@ -32,14 +33,21 @@ def test_the_budget_is_counted_in_blocks() -> None:
     assert arena.usage.free_bytes == BLOCK_BYTES
 
 
-def test_rows_address_the_region() -> None:
+def test_a_sequence_needs_no_run_of_blocks() -> None:
+    arena = memory(4)
+    spaces = [arena.reserve(1) for _ in range(4)]
+    arena.release(spaces[0])
+    arena.release(spaces[2])
+    space = arena.reserve(2 * BLOCK_TOKENS)
+    assert sorted(space.numbers) == sorted(spaces[0].numbers + spaces[2].numbers)
+
+
+def test_addresses_are_where_the_blocks_begin() -> None:
     arena = memory(4)
     arena.reserve(BLOCK_TOKENS)
     space = arena.reserve(2 * BLOCK_TOKENS)
-    layer, which, head, token = 1, 0, 2, 70
-    row = space.first_row + ((layer * 2 + which) * 3 + head) * space.capacity + token
-    arena.rows[row] = 5.0
-    assert space.kv[layer, which, head, token].tolist() == [5.0] * 4
+    assert space.addresses.tolist() == [arena.arena[0, 0, number].data_ptr() for number in space.numbers]
+    assert space.table_address == space.addresses.ctypes.data
 
 
 def test_exhausted_memory_is_refused_and_nothing_is_held() -> None:
@@ -57,7 +65,7 @@ def test_memory_without_a_block_is_a_mistake_in_the_settings() -> None:
 
 
 @given(st.lists(st.one_of(st.integers(1, 300), st.none()), max_size=40), st.randoms(use_true_random=False))
-def test_regions_never_overlap_and_all_come_back(requests: list[int | None], rng: object) -> None:
+def test_spaces_never_overlap_and_all_come_back(requests: list[int | None], rng: object) -> None:
     arena = memory(8)
     held: list[KvSpace] = []
     for request in requests:
@@ -68,10 +76,10 @@ def test_regions_never_overlap_and_all_come_back(requests: list[int | None], rng
                 held.append(arena.reserve(request))
             except KvExhausted:
                 continue
-        taken = [block for space in held for block in range(space.first_block, space.first_block + space.blocks)]
+        taken = [block for space in held for block in space.numbers]
         assert len(taken) == len(set(taken))
         assert arena.usage.free_bytes == (8 - len(taken)) * BLOCK_BYTES
     for space in held:
         arena.release(space)
     assert arena.usage.free_bytes == arena.usage.total_bytes
-    assert arena.reserve(8 * BLOCK_TOKENS).blocks == 8
+    assert len(arena.reserve(8 * BLOCK_TOKENS).numbers) == 8

@@ -11,7 +11,7 @@ from native_library import native_kernels, needs_compiler, plain_kernels
 
 from shared.core import KvLayout
 from shared.engine.attention import AttentionKind
-from shared.engine.kv_memory import KvMemory, whole_blocks
+from shared.engine.kv_memory import KvMemory, KvSpace
 from shared.engine.native import Kernels
 from shared.engine.native_attention import NativeAttention
 from shared.engine.packed import Piece, RowRule, pack
@@ -39,12 +39,11 @@ class Case:
     def __init__(self, dtype: str, heads: int, kv_heads: int, head_dim: int, lengths: Sequence[int]) -> None:
         torch.manual_seed(0)
         self.memory = KvMemory(KvLayout(2, kv_heads, head_dim, dtype), 24 << 20, CPU)
-        self.memory.rows.fill_(float("nan"))
-        self.spaces = [self.memory.reserve(length) for length in lengths]
-        for space, length in zip(self.spaces, lengths, strict=True):
-            space.kv[:, 1, :, : whole_blocks(length)].zero_()
+        self.memory.arena.fill_(float("nan"))
+        self.memory.arena[:, :, :, 1].zero_()
+        self.spaces = scattered(self.memory, lengths)
         self.inputs = [
-            [torch.randn(count, length, head_dim).to(self.memory.rows.dtype) for count in (heads, kv_heads, kv_heads)]
+            [torch.randn(count, length, head_dim).to(self.memory.arena.dtype) for count in (heads, kv_heads, kv_heads)]
             for length in lengths
         ]
 
@@ -63,6 +62,14 @@ class Case:
         parts = [self.inputs[index][which][:, slice(*span)] for index, span in spans.items()]
         parts.append(parts[0].new_ones(parts[0].shape[0], filling, parts[0].shape[2]))
         return torch.cat(parts, dim=1)
+
+
+def scattered(memory: KvMemory, lengths: Sequence[int]) -> list[KvSpace]:
+    """Spaces whose blocks lie out of order, with others' between them."""
+    blocks = [memory.reserve(1) for _ in range(2 * sum(length // 64 + 1 for length in lengths))]
+    for one in blocks[::2]:
+        memory.release(one)
+    return [memory.reserve(length) for length in lengths]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

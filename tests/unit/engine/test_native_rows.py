@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from kv_views import kv_of
 from native_library import native_kernels, needs_compiler, plain_kernels
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
@@ -103,10 +104,10 @@ def test_rope_and_cache(kernels: Kernels, dtype: torch.dtype, shape: tuple[int, 
         assert torch.equal(
             qkv[chosen, : heads * head_dim].view(-1, heads, head_dim), query[0, :, chosen].transpose(0, 1)
         )
-        kv = one.space.kv[1, :, :, one.start : one.stop]
+        kv = kv_of(one.space)[1, :, :, one.start : one.stop]
         assert torch.equal(kv[0], key[0, :, chosen])
         assert torch.equal(kv[1], value[0, :, chosen])
-        assert not one.space.kv[0].any()
+        assert not kv_of(one.space)[0].any()
 
 
 @torch.inference_mode()
@@ -121,7 +122,7 @@ def test_rope_of_a_part_of_each_head(kernels: Kernels, dtype: torch.dtype) -> No
     kernels.rope_store(KvTable(batch), 0, qkv, RopeTables(angles.cos(), angles.sin()))
     expected = torch.cat((turned, heads[..., 8:]), dim=-1)[0]
     assert torch.equal(qkv.view(8, 6, 32)[:, :2].transpose(0, 1), expected[:2])
-    assert torch.equal(batch.segments[0].space.kv[0, 0, :, 5:13], expected[2:4])
+    assert torch.equal(kv_of(batch.segments[0].space)[0, 0, :, 5:13], expected[2:4])
 
 
 def test_tensors_that_do_not_fit_are_refused(kernels: Kernels) -> None:

@@ -16,6 +16,7 @@ namespace baton {
 namespace {
 
 constexpr int kMaxTileRows = 256;
+static_assert(kBlockKeys == kBlockTokens, "a block of keys is a block of memory");
 
 struct Kind {
     float scale, softcap;  // softcap 0: none
@@ -201,12 +202,22 @@ static inline int64_t first_key(int64_t position, const Kind& kind) {
     return oldest / kBlockKeys * kBlockKeys;
 }
 
-// One KV head of one layer, each `[capacity][dim]`.
+// A block of one KV head of one layer, each `[kBlockKeys][dim]`.
+template <class Stored>
+struct HeadBlock {
+    const Stored *keys, *values;
+};
+
+// One KV head of one layer, wherever its blocks lie; offsets are into each of them, in elements.
 template <class Stored>
 struct Head {
-    const Stored *keys, *values;
-    // The head from token `key` on.
-    Head from(int64_t key, int dim) const { return {keys + key * dim, values + key * dim}; }
+    void* const* blocks;
+    int64_t keys, values;
+    // The block that begins with token `key`.
+    HeadBlock<Stored> at(int64_t key) const {
+        const Stored* block = static_cast<const Stored*>(blocks[key / kBlockKeys]);
+        return {block + keys, block + values};
+    }
 };
 
 // A block of keys, asked for in as many steps as a row has units; a block of values in as many as a block has units of
@@ -220,12 +231,12 @@ static inline Ahead ahead_of(const typename Type::Stored* from, int dim) {
 // All blocks that a tile of tokens `[start, stop)` sees of its KV head; `next` is what the tile after it begins with.
 template <class Type>
 static void attend_blocks(Tile<Type>& tile, const Head<typename Type::Stored>& head,
-                          const Head<typename Type::Stored>& next, int64_t start, int64_t stop, const Kind& kind) {
+                          const HeadBlock<typename Type::Stored>& next, int64_t start, int64_t stop, const Kind& kind) {
     const int64_t newest_start = kind.window ? std::max<int64_t>(0, stop - kind.window) : 0;
     for (int64_t key = first_key(start, kind); key < stop; key += kBlockKeys) {
         const bool whole = key + kBlockKeys <= start + 1 && key >= newest_start;
-        const auto now = head.from(key, tile.dim);
-        const auto later = key + kBlockKeys < stop ? head.from(key + kBlockKeys, tile.dim) : next;
+        const auto now = head.at(key);
+        const auto later = key + kBlockKeys < stop ? head.at(key + kBlockKeys) : next;
         lay_out_keys(units(now.keys), tile.dim / Type::kPerUnit, tile.keys);
         const Block block{key, whole, values_of(tile, now.values), ahead_of<Type>(later.keys, tile.dim),
                           ahead_of<Type>(later.values, tile.dim)};
@@ -261,14 +272,13 @@ static Tile<Type> tile_in(Scratch& scratch, int dim, int rows) {
 // A segment's share of one KV head of the call's layer.
 template <class Stored>
 static Head<Stored> head_of(const AttendCall& call, const Segment& segment, int64_t kv_head) {
-    const int64_t head_size = segment.capacity * call.head_dim;
-    const Stored* keys = static_cast<const Stored*>(segment.kv) + (call.layer * 2 * call.kv_heads + kv_head) * head_size;
-    return {keys, keys + call.kv_heads * head_size};
+    const int64_t keys = call.layer + kv_head * call.kv_head;
+    return {segment.blocks, keys, keys + kBlockKeys * call.head_dim};
 }
 
 // What is read first after KV head `kv_head` of segment `s`: the next head, or the next segment's first.
 template <class Stored>
-static Head<Stored> head_after(const AttendCall& call, int64_t s, int64_t kv_head, const Kind& kind) {
+static HeadBlock<Stored> block_after(const AttendCall& call, int64_t s, int64_t kv_head, const Kind& kind) {
     if (kv_head + 1 < call.kv_heads) {
         kv_head++;
     } else if (s + 1 < call.segment_count) {
@@ -276,13 +286,13 @@ static Head<Stored> head_after(const AttendCall& call, int64_t s, int64_t kv_hea
         kv_head = 0;
     }
     const Segment& segment = call.segments[s];
-    return head_of<Stored>(call, segment, kv_head).from(first_key(segment.start, kind), static_cast<int>(call.head_dim));
+    return head_of<Stored>(call, segment, kv_head).at(first_key(segment.start, kind));
 }
 
 // Tokens `[start, stop)` of a segment, all query heads of one KV head.
 template <class Type>
 static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Segment& segment, int64_t kv_head, int64_t start,
-                        int64_t stop, const Head<typename Type::Stored>& next, const Kind& kind) {
+                        int64_t stop, const HeadBlock<typename Type::Stored>& next, const Kind& kind) {
     using Stored = typename Type::Stored;
     const int64_t group = call.heads / call.kv_heads, first_row = segment.row + start - segment.start;
     tile.count = static_cast<int>((stop - start) * group);
@@ -317,10 +327,10 @@ static void attend(const AttendCall& call) {
         filled = std::max(filled, segment.row + segment.tokens);
         for (int64_t kv_head = 0; kv_head < call.kv_heads; kv_head++) {
             const Head<Stored> here = head_of<Stored>(call, segment, kv_head);
-            const Head<Stored> after = head_after<Stored>(call, s, kv_head, kind);
+            const HeadBlock<Stored> after = block_after<Stored>(call, s, kv_head, kind);
             for (int64_t start = segment.start, stop; start < end; start = stop) {
                 stop = std::min({start + tile_tokens, (start / kBlockKeys + 1) * kBlockKeys, end});
-                const auto next = stop < end ? here.from(first_key(stop, kind), tile.dim) : after;
+                const auto next = stop < end ? here.at(first_key(stop, kind)) : after;
                 attend_tile(tile, call, segment, kv_head, start, stop, next, kind);
             }
         }

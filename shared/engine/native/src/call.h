@@ -7,15 +7,20 @@
 
 namespace baton {
 
-// Tokens [start, start + tokens) of the sequence whose region begins at `kv`; the first is row `row` of the pass.
+// KV memory comes in blocks of so many tokens: `kv_memory.BLOCK_TOKENS`.
+constexpr int kBlockTokens = 64;
+
+// Tokens [start, start + tokens) of the sequence whose blocks are these; the first is row `row` of the pass.
 struct Segment {
-    void* kv;  // [layers][2][kv_heads][capacity][head_dim]
-    int64_t capacity, start, tokens, row;
+    void* const* blocks;  // each [k|v][kBlockTokens][head_dim], of the first KV head of the first layer
+    int64_t start, tokens, row;
 };
 
+// `layer` is how far a block of the call's layer lies behind that of the first layer, `kv_head` how far one of a KV head
+// lies behind that of the head before it, in elements.
 struct AttendCall {
     const Segment* segments;
-    int64_t segment_count, rows, bf16, kv_heads, head_dim, layer;
+    int64_t segment_count, rows, bf16, kv_heads, head_dim, layer, kv_head;
     const void* query;
     void* out;
     int64_t heads, query_row, query_head;
@@ -25,14 +30,14 @@ struct AttendCall {
 
 struct StoreCall {
     const Segment* segments;
-    int64_t segment_count, bf16, kv_heads, head_dim, layer;
+    int64_t segment_count, bf16, kv_heads, head_dim, layer, kv_head;
     const void *key, *value;
     int64_t key_row, key_head, value_row, value_head;
 };
 
 struct RopeCall {
     const Segment* segments;
-    int64_t segment_count, bf16, kv_heads, head_dim, layer;
+    int64_t segment_count, bf16, kv_heads, head_dim, layer, kv_head;
     void* qkv;
     int64_t heads;
     const float *cos, *sin;

@@ -114,16 +114,15 @@ static inline void rotate(const Stored* from, Stored* to, int64_t dim, int64_t r
 
 template <class Stored>
 static void rope_store(const RopeCall& call) {
-    const int64_t dim = call.head_dim, half = call.rotated / 2;
+    const int64_t dim = call.head_dim, half = call.rotated / 2, values = kBlockTokens * dim;
     const Stored* query_norm = static_cast<const Stored*>(call.query_norm);
     const Stored* key_norm = static_cast<const Stored*>(call.key_norm);
     float cos[kMaxHeadDim / 2], sin[kMaxHeadDim / 2];
     for (int64_t s = 0; s < call.segment_count; s++) {
         const Segment& segment = call.segments[s];
-        const int64_t head_size = segment.capacity * dim;
-        Stored* kv = static_cast<Stored*>(segment.kv) + call.layer * 2 * call.kv_heads * head_size;
         for (int64_t t = 0; t < segment.tokens; t++) {
             const int64_t position = segment.start + t;
+            Stored* kv = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer;
             for (int64_t i = 0; i < half; i++) {
                 cos[i] = rounded_as(kv, call.cos[position * half + i]);
                 sin[i] = rounded_as(kv, call.sin[position * half + i]);
@@ -131,10 +130,11 @@ static void rope_store(const RopeCall& call) {
             Stored* from = static_cast<Stored*>(call.qkv) + (segment.row + t) * (call.heads + 2 * call.kv_heads) * dim;
             for (int64_t head = 0; head < call.heads; head++, from += dim)
                 rotate(from, from, dim, call.rotated, cos, sin, query_norm, call.eps);
-            Stored* to = kv + position * dim;
-            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += head_size)
+            Stored* to = kv + position % kBlockTokens * dim;
+            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
                 rotate(from, to, dim, call.rotated, cos, sin, key_norm, call.eps);
-            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += head_size)
+            to = kv + position % kBlockTokens * dim + values;
+            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
                 std::memcpy(to, from, sizeof(Stored) * dim);
         }
     }
@@ -142,16 +142,17 @@ static void rope_store(const RopeCall& call) {
 
 template <class Stored>
 static void store_rows(const StoreCall& call) {
+    const int64_t size = sizeof(Stored) * call.head_dim;
     for (int64_t s = 0; s < call.segment_count; s++) {
         const Segment& segment = call.segments[s];
-        const int64_t head_size = segment.capacity * call.head_dim, size = sizeof(Stored) * call.head_dim;
-        Stored* keys = static_cast<Stored*>(segment.kv) + call.layer * 2 * call.kv_heads * head_size;
-        Stored* values = keys + call.kv_heads * head_size;
-        for (int64_t head = 0; head < call.kv_heads; head++) {
-            for (int64_t t = 0; t < segment.tokens; t++) {
-                const int64_t row = segment.row + t, at = head * head_size + (segment.start + t) * call.head_dim;
-                std::memcpy(keys + at, static_cast<const Stored*>(call.key) + row * call.key_row + head * call.key_head, size);
-                std::memcpy(values + at, static_cast<const Stored*>(call.value) + row * call.value_row + head * call.value_head, size);
+        for (int64_t t = 0; t < segment.tokens; t++) {
+            const int64_t row = segment.row + t, position = segment.start + t;
+            Stored* keys = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer +
+                           position % kBlockTokens * call.head_dim;
+            Stored* values = keys + kBlockTokens * call.head_dim;
+            for (int64_t head = 0; head < call.kv_heads; head++, keys += call.kv_head, values += call.kv_head) {
+                std::memcpy(keys, static_cast<const Stored*>(call.key) + row * call.key_row + head * call.key_head, size);
+                std::memcpy(values, static_cast<const Stored*>(call.value) + row * call.value_row + head * call.value_head, size);
             }
         }
     }
