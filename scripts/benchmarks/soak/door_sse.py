@@ -1,0 +1,66 @@
+"""A client of `/v1/completions` that streams. Log-probabilities are asked for: they name each token's text."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused, ended_by
+from benchmarks.soak.record import Record
+from benchmarks.soak.request import LoadRequest
+
+DONE = "[DONE]"
+PREFIX = b"data: "
+
+
+class SseDoor:
+    """Use `ask`, any number at once."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+
+    async def ask(self, url: str, request: LoadRequest, record: Record) -> None:
+        """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
+        body = {**request.question.body, "stream": True, "logprobs": 0}
+        try:
+            async with self._http.post(f"{url}/v1/completions", json=body) as answer:
+                if answer.status != 200:
+                    raise await _refusal(answer)
+                await self._read(answer.content, request, record)
+        except aiohttp.ClientConnectorError as error:
+            raise Refused(f"no gateway: {error}", RETRY_AFTER_S) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Lost(f"{type(error).__name__}: {error}") from error
+
+    async def _read(self, content: aiohttp.StreamReader, request: LoadRequest, record: Record) -> None:
+        async for line in content:
+            if not line.startswith(PREFIX):
+                continue
+            data = line[len(PREFIX) :].strip().decode()
+            if data == DONE:
+                record.finish()
+                return
+            _take(json.loads(data), record)
+            if record.wants_to_leave:
+                return
+            if request.pause_s:
+                await asyncio.sleep(request.pause_s)
+        raise Lost("the stream ended without an end")
+
+
+def _take(event: dict[str, Any], record: Record) -> None:
+    if "error" in event:
+        error = event["error"]
+        raise Failed(f"{error['code']}: {error['message']}")
+    record.session = event["id"]
+    for choice in event["choices"]:
+        record.take(choice["logprobs"]["tokens"])
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> Refused | Failed:
+    error = (await answer.json())["error"]
+    after = answer.headers.get("Retry-After")
+    return ended_by(error["code"], error["message"], None if after is None else int(after) * 1000, begun=False)

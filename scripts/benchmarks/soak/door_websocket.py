@@ -1,0 +1,54 @@
+"""A client of `/v1/stream`: a socket for each generation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused
+from benchmarks.soak.events import take_event
+from benchmarks.soak.record import Record
+from benchmarks.soak.request import LoadRequest
+
+
+class WebSocketDoor:
+    """Use `ask`, any number at once."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+
+    async def ask(self, url: str, request: LoadRequest, record: Record) -> None:
+        """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
+        try:
+            async with self._http.ws_connect(f"{url}/v1/stream") as socket:
+                await socket.send_json({"type": "generate", "id": "a", **request.question.body})
+                await self._read(socket, request, record)
+        except aiohttp.ClientConnectorError as error:
+            raise Refused(f"no gateway: {error}", RETRY_AFTER_S) from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(error) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Lost(f"{type(error).__name__}: {error}") from error
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse, request: LoadRequest, record: Record) -> None:
+        left = False
+        async for frame in socket:
+            if frame.type is not aiohttp.WSMsgType.TEXT:
+                break
+            if take_event(frame.json(), record, left=left):
+                return
+            if record.wants_to_leave and not left:
+                if not request.polite:
+                    return
+                left = True
+                await socket.send_json({"type": "cancel", "id": "a"})
+            if request.pause_s:
+                await asyncio.sleep(request.pause_s)
+        raise Lost(f"the socket was closed with {socket.close_code}")
+
+
+def _refusal(error: aiohttp.WSServerHandshakeError) -> Refused | Failed:
+    after = (error.headers or {}).get("Retry-After")
+    what = f"the socket was refused with {error.status}"
+    return Failed(what) if after is None else Refused(what, float(after))
