@@ -38,7 +38,7 @@ def main() -> int:
     logging.configure("soak", LogLevel.ERROR, LogFormat.KEY_VALUE, environ)
     model = resolve(DEFAULT_MODEL, cache_folder(environ.get("BATON_CACHE_DIR", ""))).path
     console = Console(file=sys.stdout, width=110)
-    console.print(f"soak of {plan.duration_s / 60:g} min, {plan.engine} engine, --seed {plan.seed}")
+    _say(f"soak of {plan.duration_s / 60:g} min, {plan.engine} engine, --seed {plan.seed}")
     with ExitStack() as stack:
         folder = _empty(arguments.log_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-soak-")))
         result = asyncio.run(_run(plan, model, folder, environ))
@@ -49,18 +49,24 @@ def main() -> int:
 
 
 async def _run(plan: Plan, model: Path, log_dir: Path, environ: Mapping[str, str]) -> Result:
-    soak = Soak(plan, model, log_dir, environ)
+    soak = Soak(plan, model, log_dir, environ, _say)
     loop = asyncio.get_running_loop()
     running = asyncio.current_task()
     assert running is not None
 
     def interrupted() -> None:
         loop.add_signal_handler(signal.SIGINT, running.cancel)
+        _say("no more requests; what was asked is still answered; Ctrl-C again ends it at once")
         soak.cut_short()
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     return await soak.run()
+
+
+def _say(text: str) -> None:
+    """Progress; stdout is for the result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _empty(folder: str) -> Path:

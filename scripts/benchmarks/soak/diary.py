@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Diary:
     def note_pauses(self, session: str, moments_s: list[float]) -> None:
         """The long ones among the moments of a stream that has just ended."""
         now_s = time.monotonic()
-        for number, (earlier, later) in enumerate(zip(moments_s, moments_s[1:], strict=False)):
+        for number, (earlier, later) in enumerate(itertools.pairwise(moments_s)):
             if later - earlier > LONG_PAUSE_S:
                 self.note(f"{session}: {later - earlier:.1f} s for piece {number}, until {now_s - later:.1f} s ago")
 

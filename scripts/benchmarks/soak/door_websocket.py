@@ -49,6 +49,6 @@ class WebSocketDoor:
 
 
 def _refusal(error: aiohttp.WSServerHandshakeError) -> Refused | Failed:
-    after = (error.headers or {}).get("Retry-After")
+    after = error.headers.get("Retry-After") if error.headers is not None else None
     what = f"the socket was refused with {error.status}"
     return Failed(what) if after is None else Refused(what, float(after))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -47,13 +47,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Soak:
-    """Use `run` once. `cut_short` ends the load early."""
+    """Use `run` once. `cut_short` ends the load early. `report` gets sentences for a person."""
 
-    def __init__(self, plan: Plan, model: Path, log_dir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, plan: Plan, model: Path, log_dir: Path, environ: Mapping[str, str], report: Callable[[str], None]
+    ) -> None:
         self._plan = plan
         self._model = model
         self._log_dir = log_dir
         self._environ = environ
+        self._report = report
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -82,6 +85,7 @@ class Soak:
             diary = Diary(self._log_dir)
             load = Load(fleet, maker, expected, doors, tasks=tasks, diary=diary, seed=self._plan.seed)
             chaos = Chaos(fleet, load, tasks, diary)
+            self._report(f"{len(fleet.services)} services are ready; load and faults begin")
             began_s = time.monotonic()
             await self._disturbed(load, chaos, tasks)
             result = await self._result(fleet, load, chaos, time.monotonic() - began_s)
