@@ -24,19 +24,21 @@ class BatonError(Exception):
     """Base of every error Baton raises on purpose.
 
     `code` is stable and machine-readable, `http_status` and `openai_type` are what the HTTP edge answers;
-    `retryable` says whether the same request may succeed elsewhere or later.
+    `retryable` says whether the same request may succeed elsewhere or later, `default_retry_after_ms` when, where
+    whoever raises it knows no better.
     """
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
     openai_type: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
+    default_retry_after_ms: ClassVar[int | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after_ms = retry_after_ms
+        self.retry_after_ms = self.default_retry_after_ms if retry_after_ms is None else retry_after_ms
 
     @property
     def info(self) -> ErrorInfo:
@@ -100,6 +102,7 @@ class Overloaded(BatonError):
     http_status = 429
     openai_type = "rate_limit_error"
     retryable = True
+    default_retry_after_ms = 1000
 
 
 class KvExhausted(Overloaded):
@@ -114,6 +117,7 @@ class Unavailable(BatonError):
     code = "unavailable"
     http_status = 503
     retryable = True
+    default_retry_after_ms = 1000
 
 
 class Draining(Unavailable):

@@ -6,6 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
+LONG_START_S = 10.0
 LONG_PAUSE_S = 3.0
 
 
@@ -24,7 +25,7 @@ class Diary:
         """The long ones among the moments of a stream that has just ended."""
         now_s = time.monotonic()
         for number, (earlier, later) in enumerate(itertools.pairwise(moments_s)):
-            if later - earlier > LONG_PAUSE_S:
+            if later - earlier > (LONG_PAUSE_S if number else LONG_START_S):
                 self.note(f"{session}: {later - earlier:.1f} s for piece {number}, until {now_s - later:.1f} s ago")
 
     def close(self) -> None:

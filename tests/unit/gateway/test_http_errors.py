@@ -13,7 +13,7 @@ from scripted_generator import ScriptedGenerator, fails
 
 from services.gateway.http import HttpSettings
 from services.gateway.openai.body import LARGE_BODY_BYTES
-from shared.errors import ContextExceeded, DeadlineExceeded, Draining, Unavailable
+from shared.errors import ContextExceeded, DeadlineExceeded, Draining, Overloaded, Unavailable
 
 COMPLETION = {"model": "tiny", "prompt": "hi"}
 JSON = {"Content-Type": "application/json"}
@@ -122,7 +122,8 @@ class TestOtherDoors:
     ("error", "status", "retry_after"),
     [
         (Unavailable("no decode", retry_after_ms=1), 503, "1"),
-        (Draining("going"), 503, None),
+        (Draining("going"), 503, "1"),
+        (Overloaded("full"), 429, "1"),
         (DeadlineExceeded("late"), 504, None),
         (ValueError("a bug"), 500, None),
     ],

@@ -296,6 +296,7 @@ async def test_drain_lets_generations_end_and_closes_with_1001(
     await ws.send_json(ASK | {"id": "late"})
     refused = await ws.receive_json()
     assert (refused["id"], refused["code"]) == ("late", "draining")
+    assert refused["retry_after_ms"] > 0
     go.set()
     assert (await until(ws, "finished"))[-1]["finish_reason"] == "stop"
     assert await closed(ws) == CloseCode.GOING_AWAY
