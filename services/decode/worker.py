@@ -161,7 +161,7 @@ class DecodeWorker:
                 resent_chunks=max(0, manifest.chunks - session.receiver.chunks),
                 publish_ms=manifest.since_compute_ms,
                 import_ms=session.receiver.import_ms,
-                encoding=session.receiver.encoding.label,
+                encoding=session.receiver.travelled,
             )
         )
         self._stepper.join(session)

@@ -117,7 +117,6 @@ class PrefillRun:
             resent_chunks=sender.resent_chunks,
             publish_ms=sender.publish_ms,
             wire_ms=sender.visible_ms - sender.publish_ms,
-            encoding=sender.encoding.label,
         )
         return TokenFrame(
             session=self.order.session, epoch=self.order.epoch, index=self.order.emitted, ids=b"", handoff=report

@@ -59,6 +59,13 @@ def in_dtype(layout: KvLayout, dtype: str) -> KvLayout:
     return msgspec.structs.replace(layout, dtype=dtype)
 
 
+def travelled(encoding: KvEncoding, source: str, target: str) -> str:
+    """`exact`, `int8 (lossy)`, `bfloat16 to float32, exact`, `float32 to bfloat16 (lossy)`."""
+    if encoding is not KvEncoding.EXACT or source == target:
+        return encoding.label
+    return f"{source} to {target}" + (", exact" if target == "float32" else " (lossy)")
+
+
 def named(name: str) -> KvEncoding:
     """The encoding of that name; `EXACT` for one that this process does not know."""
     return _KNOWN.get(name, KvEncoding.EXACT)

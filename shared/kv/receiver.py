@@ -75,6 +75,7 @@ class Receiver:
         self._accepts = accepts
         self._codec = codec
         self.encoding = KvEncoding.EXACT
+        self._their_dtype = spec.layout.dtype
         self._nacks = 0
         self.complete = False
         self.chunks = 0
@@ -82,6 +83,11 @@ class Receiver:
         self.duplicates = 0
         self.rejected = 0
         self.import_ms = 0.0
+
+    @property
+    def travelled(self) -> str:
+        """How the cells came, in words, for people who must see whether that was lossy."""
+        return encoding.travelled(self.encoding, self._their_dtype, self._spec.layout.dtype)
 
     def on_chunk(self, data: bytes | memoryview) -> Feedback | None:
         """Take in one chunk. A bad one is counted and dropped; a known one is a no-op; both give back their credit.
@@ -160,5 +166,6 @@ class Receiver:
         self._sink.import_kv(self._key, region, cells)
         self._coverage.add(region)
         self.encoding = header.encoding
+        self._their_dtype = header.dtype
         self.chunks += 1
         self.payload_bytes += len(payload)

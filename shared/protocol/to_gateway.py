@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.core import FinishReason, KvEncoding, TokenLogprob
+from shared.core import FinishReason, TokenLogprob
 from shared.errors import ErrorInfo
 from shared.protocol.to_decode import PrefillReport
 from shared.protocol.wire import U32, Count, Message, Name, SessionId
@@ -31,7 +31,7 @@ class HandoffReport(Message, frozen=True, kw_only=True):
     The larger one counts. Its stages: `publish_ms`, prefill's last token computed -> manifest sent; `wire_ms`, from
     there until prefill heard that all is there (prefill says it); `import_ms`, decode's work on all chunks, most of it
     done while prefill computed; `first_step_ms`, all there -> first step done (decode says both). `encoding` is how the
-    cells travelled, in words (`KvEncoding.label`).
+    cells came, in words, and whether that was lossy (decode says it).
     """
 
     worker: Name
@@ -43,7 +43,7 @@ class HandoffReport(Message, frozen=True, kw_only=True):
     wire_ms: float | None = None
     import_ms: float | None = None
     first_step_ms: float | None = None
-    encoding: str = KvEncoding.EXACT.label
+    encoding: str | None = None
 
 
 class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

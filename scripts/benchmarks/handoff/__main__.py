@@ -45,12 +45,15 @@ def _arguments() -> argparse.Namespace:
 
 def _print_head() -> None:
     print("payload in GB/s as median (min to max); CPU seconds per GB of sender + receiver + server, median")
-    print(f"{'chunk':>9} {'at once':>7} {'raw':>19} {'nats-py':>19} {'baton':>19} {'baton/raw':>19}  CPU raw / baton")
+    columns = " ".join(f"{name:>19}" for name in ("raw", "nats-py", "baton", "baton int8", "baton/raw"))
+    print(f"{'chunk':>9} {'at once':>7} {columns}  CPU raw / baton / int8")
 
 
 def _print_speeds(one: Measured) -> None:
     columns = [_spread(one.gb_per_s[way]) for way in Way]
-    cpu = " / ".join("+".join(f"{part:.2f}" for part in one.cpu_s_per_gb[way]) for way in (Way.RAW, Way.BATON))
+    cpu = " / ".join(
+        "+".join(f"{part:.2f}" for part in one.cpu_s_per_gb[way]) for way in (Way.RAW, Way.BATON, Way.INT8)
+    )
     row = " ".join(f"{column:>19}" for column in (*columns, _spread(one.ratios(Way.BATON))))
     print(f"{one.chunk_bytes >> 10:>5} KiB {one.lanes:>7} {row}  {cpu}", flush=True)
 

@@ -7,21 +7,24 @@ import xxhash
 
 from benchmarks.handoff.plan import PROMPT_TOKENS, SPEC
 from shared.core import KvRegion
-from shared.engine import kv_bytes
+from shared.engine import kv_bytes, native
 from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from shared.kv.int8 import Int8Codec
 
 
 class Arena:
-    """One region per lane, named by `key(lane)`. A `KvSource` and a `KvSink`."""
+    """One region per lane, named by `key(lane)`. A `KvSource` and a `KvSink`, and the codec that goes with them."""
 
     def __init__(self, lanes: int) -> None:
+        kernels = native.load()
+        self.int8 = Int8Codec(None if kernels is None else kernels.int8)
         region_tokens = -(-PROMPT_TOKENS // BLOCK_TOKENS) * BLOCK_TOKENS
         self._memory = KvMemory(SPEC.layout, lanes * region_tokens * SPEC.layout.token_bytes, torch.device("cpu"))
         self._spaces = {key(lane): self._memory.reserve(PROMPT_TOKENS) for lane in range(lanes)}
 
     def fill(self) -> None:
-        """Random bytes everywhere."""
-        self._memory.arena.view(torch.int16).random_(-(1 << 15), 1 << 15)
+        """Random numbers everywhere."""
+        self._memory.arena.normal_()
 
     def clear(self) -> None:
         self._memory.arena.zero_()

@@ -114,7 +114,7 @@ class Bench:
         for side in (self._receiver, self._sender):
             side.go()
         sent, received = self._sender.times(), self._receiver.times()
-        if order.way is not Way.RAW and sent.digests[: order.lanes] != received.digests[: order.lanes]:
+        if order.way in (Way.NATS_PY, Way.BATON) and sent.digests[: order.lanes] != received.digests[: order.lanes]:
             raise RuntimeError(f"what arrived over {order.way} is not what was sent")
         return sent, received
 

@@ -17,6 +17,7 @@ from shared.bus.connection import Bus
 from shared.bus.data_plane.connection import DataPlane
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
+from shared.core import KvEncoding
 from shared.engine.contract import OnLayer, PrefillSlice
 from shared.kv.receiver import Receiver, TransferIdentity
 from shared.kv.sender import ChunkBus, Sender, TransferTarget
@@ -63,8 +64,10 @@ class SendingSide:
                 credit_bytes=self._order.window_bytes,
                 prompt_tokens=PROMPT_TOKENS,
                 chunk_bytes=self._order.chunk_bytes,
+                encoding=KvEncoding.INT8 if self._order.way is Way.INT8 else KvEncoding.EXACT,
             )
-            sender = Sender(self._arena, key(lane), SPEC, target, _chunk_bus(self._connection, transfer))
+            bus = _chunk_bus(self._connection, transfer)
+            sender = Sender(self._arena, key(lane), SPEC, target, bus, codec=self._arena.int8)
             listening = await self._connection.listen(
                 subjects.kv_feedback(SESSION, transfer),
                 lambda _subject, data, sender=sender: sender.on_feedback(decode(Feedback, data)),  # type: ignore[misc]
@@ -130,6 +133,8 @@ class ReceivingSide:
             prompt_tokens=PROMPT_TOKENS,
             cached_tokens=0,
             window_bytes=self._order.window_bytes,
+            accepts=tuple(KvEncoding),
+            codec=self._arena.int8,
         )
 
         def take_in(subject: str, data: bytes | memoryview) -> None:
@@ -163,7 +168,7 @@ class JoiningBus:
 
 async def connect(order: Order, name: str, tasks: Tasks) -> Bus | DataPlane:
     settings = BusSettings(url=order.url)
-    if order.way is Way.BATON:
+    if order.way in (Way.BATON, Way.INT8):
         return await DataPlane.connect(settings, name=name, spawn=tasks.start)
     return await Bus.connect(settings, name=name, spawn=tasks.start)
 

@@ -85,6 +85,7 @@ class Session:
     def begin_epoch(self, epoch: int) -> None:
         """From now on only `epoch` may speak. What has been emitted stays."""
         self._delivery.begin(epoch)
+        self.timeline.begin_epoch()
         if self.placed is not None:
             self._left_workers += (self.placed.prefill, self.placed.decode)
         self.placed = None

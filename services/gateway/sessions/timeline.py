@@ -40,9 +40,13 @@ class Timeline:
     def total_s(self) -> float:
         return self._clock() - self._started_s
 
+    def begin_epoch(self) -> None:
+        """What was reported of an earlier one is over."""
+        self._reported = Timings()
+
     def placed(self, placed: Placed) -> None:
-        """A new epoch: what was reported of an earlier one is over."""
-        self._reported = Timings(queue_ms=placed.queue_ms)
+        """The workers may have reported already: their messages and this one come different ways."""
+        self._reported = msgspec.structs.replace(self._reported, queue_ms=placed.queue_ms)
 
     def report(self, frame: TokenFrame) -> None:
         """Take in what a worker says of its phase."""
@@ -65,7 +69,7 @@ class Timeline:
             decode_worker=report.worker,
             handoff_ms=max(report.visible_ms, self._reported.handoff_ms or 0.0),
             kv_bytes=report.payload_bytes,
-            kv_encoding=report.encoding,
+            kv_encoding=report.encoding or self._reported.kv_encoding,
             **stages,
         )
 

@@ -82,6 +82,14 @@ def test_each_end_adds_the_stages_it_measured(timeline: Timeline, order: int):
 
 def test_a_new_epoch_begins_anew(timeline: Timeline):
     timeline.report(frame(0, handoff=HandoffReport(worker="d0", visible_ms=8.0, payload_bytes=1, chunks=1)))
+    timeline.begin_epoch()
     timeline.placed(placed())
     timings = timeline.timings()
     assert (timings.handoff_ms, timings.decode_worker, timings.queue_ms) == (None, None, 1.0)
+
+
+def test_workers_may_report_before_the_scheduler_has_answered(timeline: Timeline):
+    timeline.report(frame(0, prefill=PrefillReport(worker="p0", queue_ms=4.0, compute_ms=9.0, computed_tokens=3)))
+    timeline.placed(placed())
+    timings = timeline.timings()
+    assert (timings.prefill_worker, timings.prefill_ms, timings.queue_ms) == ("p0", 9.0, 1.0)
