@@ -79,6 +79,20 @@ class NotFound(BatonError):
     openai_type = "invalid_request_error"
 
 
+class SessionNotFound(NotFound):
+    """No resumable session of this id is known: it never was, it is too long ago, or its journal was lost."""
+
+    code = "session_not_found"
+
+
+class SessionTaken(BatonError):
+    """The session was resumed by another client, which gets the rest."""
+
+    code = "session_taken"
+    http_status = 409
+    openai_type = "invalid_request_error"
+
+
 class MethodNotAllowed(BatonError):
     """The route exists, the HTTP method does not."""
 
@@ -124,6 +138,13 @@ class Draining(Unavailable):
     """The process finishes what it has and takes nothing new."""
 
     code = "draining"
+
+
+class ResumeUnavailable(BatonError):
+    """Requests cannot be made resumable here and now: NATS has no JetStream, or it does not answer."""
+
+    code = "resume_unavailable"
+    http_status = 503
 
 
 class DeadlineExceeded(BatonError):

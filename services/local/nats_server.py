@@ -15,6 +15,8 @@ from shared.errors import ConfigError
 FREE_PORT = -1
 MAX_PAYLOAD = "8MB"
 MAX_PENDING = "64MB"
+# Of JetStream, which holds the journal of resumable requests: the gateway's own limit is well below.
+MAX_MEMORY_STORE = "256MB"
 
 _LISTENING = re.compile(r"Listening for client connections on (\S+):(\d+)")
 _READY = "Server is ready"
@@ -24,6 +26,7 @@ host: 127.0.0.1
 port: {port}
 max_payload: {max_payload}
 max_pending: {max_pending}
+jetstream {{ max_memory_store: {max_memory_store}, max_file_store: 0, store_dir: "{folder}" }}
 """
 
 
@@ -41,7 +44,15 @@ def find_program() -> Path:
 def command(folder: Path, port: int = FREE_PORT) -> list[str]:
     """The command of a server on loopback. Its configuration is written into `folder`."""
     configuration = folder / "nats-server.conf"
-    configuration.write_text(_CONFIGURATION.format(port=port, max_payload=MAX_PAYLOAD, max_pending=MAX_PENDING))
+    configuration.write_text(
+        _CONFIGURATION.format(
+            port=port,
+            max_payload=MAX_PAYLOAD,
+            max_pending=MAX_PENDING,
+            max_memory_store=MAX_MEMORY_STORE,
+            folder=folder,
+        )
+    )
     return [str(find_program()), "--config", str(configuration)]
 
 

@@ -154,19 +154,25 @@ class Bus:
 
     async def request(self, subject: str, message: Message, reply: type[M], timeout_s: float) -> M:
         """Ask one responder. Raises what it answered, Unreached for nobody, DeadlineExceeded for silence."""
-        data = encode(message)
-        self._check_size("request", len(data))
+        answer = await self._ask(subject, encode(message), timeout_s)
+        raise_reply_error(answer.headers, answer.data)
+        return decode(reply, answer.data)
+
+    async def ask(self, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None = None) -> bytes:
+        """`request` of bytes, for what does not speak our protocol. Raises Unreached and DeadlineExceeded."""
+        return bytes((await self._ask(subject, data, timeout_s, headers)).data)
+
+    async def _ask(self, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None = None) -> Msg:
+        self._check_size("request", len(data) + _headers_bytes(headers))
         try:
             with _keeping_cancellation():
-                answer = await self._client.request(subject, data, timeout=timeout_s)
+                return await self._client.request(subject, data, timeout=timeout_s, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise Unreached(f"nobody answers on {subject}") from error
         except nats.errors.TimeoutError as error:
             raise DeadlineExceeded(f"no answer on {subject} within {timeout_s:.1f} s") from error
         except (nats.errors.Error, OSError) as error:
             raise Unreached(f"NATS: {error}") from error
-        raise_reply_error(answer.headers, answer.data)
-        return decode(reply, answer.data)
 
     async def serve(self, subject: str, kind: type[M], handler: Handler[M], *, queue: str = "") -> Listening:
         """Answer requests: each in its own task. An error the handler raises is the answer.

@@ -18,6 +18,8 @@ CANCEL_GENERATION = f"{GENERATE}.cancel.*"
 PLACE = f"{ROOT}.scheduler.place"
 CANCEL_PLACEMENT = f"{ROOT}.scheduler.cancel"
 BEATS = f"{ROOT}.beat.>"
+JOURNAL = f"{ROOT}.journal"
+TAKEN = f"{ROOT}.gateway.taken"
 GATEWAY_QUEUE = "gateway"
 SCHEDULER_QUEUE = "scheduler"
 
@@ -81,3 +83,20 @@ def kv_probe(session: str, epoch: int) -> str:
 def kv_feedback(session: str, epoch: int) -> str:
     """Where a prefill worker receives credit, NACKs and the end of one session's transfer."""
     return f"{ROOT}.kvback.{session}.{epoch}"
+
+
+def journal(session: str) -> str:
+    """Where what is known of one resumable session is kept: `journal_...` are its parts."""
+    return f"{JOURNAL}.{session}"
+
+
+def journal_request(session: str) -> str:
+    return f"{journal(session)}.request"
+
+
+def journal_owner(session: str) -> str:
+    return f"{journal(session)}.owner"
+
+
+def journal_tokens(session: str) -> str:
+    return f"{journal(session)}.tokens"

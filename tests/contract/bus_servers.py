@@ -26,9 +26,7 @@ class RestartableServer:
         return f"nats://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        command = nats_server.command(self._folder, self._port)
-        with (self._folder / "nats-server.conf").open("a", encoding="utf-8") as configuration:
-            configuration.write(self._more)
+        command = self.configure(self._port)
         self._process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         assert self._process.stderr is not None
         start_up = nats_server.StartUp()
@@ -39,6 +37,13 @@ class RestartableServer:
         assert start_up.port is not None
         self._port = start_up.port
         self._reading = asyncio.create_task(self._read_on(self._process.stderr))
+
+    def configure(self, port: int) -> list[str]:
+        """Write the configuration; returns the command."""
+        command = nats_server.command(self._folder, port)
+        with (self._folder / "nats-server.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(self._more)
+        return command
 
     async def stop(self) -> None:
         """Kill it. Idempotent."""
