@@ -22,6 +22,7 @@ from services.gateway.openai.health import Fleet, Health
 from services.gateway.openai.logprobs import TokenTexts
 from services.gateway.openai.models import Models
 from services.gateway.openai.request_id import echo_request_id
+from services.gateway.openai.sessions import SessionRoutes
 from services.gateway.openai.tokenize import Decoder, Tokenize
 from services.gateway.requests import RequestBuilder
 
@@ -66,6 +67,7 @@ def make_app(
     bodies = BodyReader(timeout_s=settings.body_timeout_s)
     completions = Completions(bodies, builder, answerer, detokenizer)
     chat = ChatCompletions(bodies, builder, answerer, detokenizer)
+    sessions = SessionRoutes(generator, answerer, detokenizer)
     models = Models(builder)
     tokenize = Tokenize(bodies, builder, detokenizer)
     health = Health(fleet, registry, model=builder.model.name, version=settings.version)
@@ -76,6 +78,8 @@ def make_app(
         [
             web.post("/v1/completions", completions.post, expect_handler=expect_continue),
             web.post("/v1/chat/completions", chat.post, expect_handler=expect_continue),
+            web.get("/v1/sessions/{id}/stream", sessions.stream),
+            web.delete("/v1/sessions/{id}", sessions.end),
             web.post("/tokenize", tokenize.tokenize, expect_handler=expect_continue),
             web.post("/detokenize", tokenize.detokenize, expect_handler=expect_continue),
             web.get("/v1/models", models.list),

@@ -20,6 +20,7 @@ _REQUESTS = counter("requests", "Generations that ended, by outcome", ["outcome"
 _PROMPT_TOKENS = counter("prompt_tokens", "Prompt tokens of generations that ended")
 _OUTPUT_TOKENS = counter("output_tokens", "Tokens received from the workers")
 _MOVES = counter("session_moves", "Sessions placed again after a failure")
+_RESUMES = counter("session_resumes", "Sessions resumed by a client, by where they were", ["place"])
 _TTFT = histogram("ttft_seconds", "Request to first token", TTFT_BUCKETS_S)
 _ITL = histogram("itl_seconds", "Time between tokens", ITL_BUCKETS_S)
 _TOTAL = histogram("request_seconds", "Request to last token", REQUEST_BUCKETS_S)
@@ -33,12 +34,17 @@ def observe_move() -> None:
     _MOVES.inc()
 
 
+def observe_resume(place: str) -> None:
+    """A client resumed a session: `here` it was, `taken` over from another gateway, or `ended`."""
+    _RESUMES.labels(place).inc()
+
+
 def observe_end(session: Session) -> None:
     """Everything known of a session that is over."""
     timings = session.timeline.timings()
     _REQUESTS.labels("finished" if session.finished else "unfinished").inc()
     _PROMPT_TOKENS.inc(len(session.request.prompt_ids))
-    _OUTPUT_TOKENS.inc(session.emitted_tokens)
+    _OUTPUT_TOKENS.inc(session.received_tokens)
     for gap_s in session.gaps_s:
         _ITL.observe(gap_s)
     phases = (

@@ -6,6 +6,7 @@ same call means the same tokens everywhere.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from services.gateway.openai.params import Call, ChatCall, CompletionCall
 from services.gateway.text_encoding import PromptEncoder, TextEncoder
 from shared.core import SamplingParams
 from shared.errors import ContextExceeded, InvalidRequest, ModelNotFound
+from shared.protocol.journal import Rendering
 
 SEED_LIMIT = 2**63
 
@@ -115,6 +117,8 @@ class RequestBuilder:
                         sampling=_nth_choice(call.sampling, choice),
                         stop=call.stop,
                         deadline_s=self._deadline_s,
+                        resumable=call.resumable,
+                        rendering=_rendering(call, request_id),
                     )
                 )
         return requests
@@ -139,6 +143,18 @@ class RequestBuilder:
     def _check_sampling(self, sampling: SamplingParams) -> None:
         self.check_ids(sampling.logit_bias, param="logit_bias")
         self.check_ids(sampling.stop_token_ids, param="stop_token_ids")
+
+
+def _rendering(call: Call, request_id: str) -> Rendering:
+    """How an HTTP client gets the answer, if it comes for it: whichever door asked."""
+    chat = isinstance(call, ChatCall)
+    return Rendering(
+        chat=chat,
+        response_id=f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
+        created_unix_s=int(time.time()),
+        include_usage=call.include_usage,
+        usage_in_chunks=call.continuous_usage_stats,
+    )
 
 
 def _nth_choice(sampling: SamplingParams, choice: int) -> SamplingParams:

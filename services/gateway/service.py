@@ -15,11 +15,12 @@ from services.gateway.generation import ServedModel
 from services.gateway.http import HttpSettings, make_app, runner
 from services.gateway.nats_door.door import NatsDoor
 from services.gateway.requests import RequestBuilder
-from services.gateway.sessions.registry import SessionLinks, Sessions
+from services.gateway.sessions.registry import KeepSettings, SessionLinks, Sessions
 from services.gateway.settings import GatewaySettings
 from services.gateway.websocket.door import WebSocketDoor
 from services.gateway.websocket.settings import SocketSettings
 from shared.bus.connection import Bus
+from shared.bus.memory_stream import StreamLimits
 from shared.bus.outbox import Outbox
 from shared.core import Role
 from shared.errors import ConfigError, Draining
@@ -70,6 +71,7 @@ class GatewayService:
             model=self._model.name,
             session_limit=settings.session_limit,
             attempts=settings.attempts,
+            keep=_keep(settings),
         )
         sockets = SocketSettings(frame_limit_bytes=settings.body_limit_bytes, allowed_origins=settings.allowed_origins)
         self._websockets = WebSocketDoor(self._sessions, builder, sockets)
@@ -113,6 +115,7 @@ class GatewayService:
             await self._websockets.close()
             await self._nats_door.close()
             await self._http.cleanup()
+            await self._sessions.close()
         if self._bus is not None:
             if self._bus.connected:
                 await self._heartbeat.send()
@@ -131,9 +134,11 @@ class GatewayService:
         await bus.listen(subjects.BEATS, self._fleet.hear)
         await bus.listen(subjects.tokens(self._id), self._sessions.on_tokens)
         await bus.listen(subjects.taken(self._id), self._sessions.on_taken)
+        await bus.listen(subjects.TAKEN_OVER, self._sessions.on_taken_over)
         self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._tasks.start(self._sessions.watch(), name="watch")
+        self._tasks.start(self._sessions.write_journal(), name="journal")
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
 
     def _reconnected(self) -> None:
@@ -188,3 +193,13 @@ class GatewayService:
             sessions=len(self._sessions),
             session_limit=self._settings.session_limit,
         )
+
+
+def _keep(settings: GatewaySettings) -> KeepSettings:
+    # A request that still runs must be in the journal.
+    age_s = max(settings.journal_age_s, settings.request_timeout_s)
+    return KeepSettings(
+        grace_s=settings.resume_grace_s,
+        interval_s=settings.journal_interval_s,
+        limits=StreamLimits(max_bytes=settings.journal_bytes, max_age_s=age_s, replicas=settings.journal_replicas),
+    )

@@ -21,3 +21,16 @@ class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
     ] = ()
     session_limit: Annotated[int, Meta(ge=1, description="generations at once; more are refused")] = 4096
     attempts: Annotated[int, Meta(ge=1, description="how often a request is placed before it fails")] = 3
+    resume_grace_s: Annotated[
+        float, Meta(ge=0, description="how long a resumable request runs on when its client is gone")
+    ] = 30.0
+    journal_age_s: Annotated[
+        float, Meta(gt=0, description="how long a resumable request can be resumed; never less than request_timeout_s")
+    ] = 1800.0
+    journal_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="most the journal takes of JetStream's memory; then the oldest goes")
+    ] = 64 << 20
+    journal_replicas: Annotated[int, Meta(ge=1, le=5, description="NATS servers that hold the journal")] = 1
+    journal_interval_s: Annotated[
+        float, Meta(gt=0, description="time between two notes of a request's tokens in the journal")
+    ] = 0.5

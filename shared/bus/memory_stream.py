@@ -108,7 +108,10 @@ class MemoryStream:
         await self._bus.publish(subject, encode(message))
 
     async def read(self, subject: str) -> list[Stored]:
-        """All messages on `subject`, which may have wildcards, the oldest first. Raises Unavailable, DeadlineExceeded."""
+        """All messages on `subject`, which may have wildcards, the oldest first.
+
+        Raises Unreached when there is no such stream, Unavailable, DeadlineExceeded.
+        """
         found: list[Stored] = []
         pending = True
         while pending:
@@ -165,7 +168,7 @@ async def _until_end(arrived: asyncio.Queue[Msg]) -> tuple[list[Stored], bool]:
         elif status in (END_OF_BATCH, NOT_FOUND):
             return found, int(headers.get(PENDING_HEADER, 0)) > 0
         else:
-            raise Unavailable(f"JetStream: {headers.get('Description', status)}")
+            raise Unreached(f"JetStream: {headers.get('Description', status)}")
 
 
 def _read(data: bytes) -> _Answer:

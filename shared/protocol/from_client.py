@@ -5,6 +5,7 @@ The parameters of a generation are those of the OpenAI bodies; the gateway check
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.errors import InvalidRequest, ProtocolError
 from shared.protocol.wire import VERSION
 
 ID_LIMIT_CHARS = 64
+_SESSION = re.compile(r"[0-9a-f]{32}")
 _MAP = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -21,6 +23,14 @@ class Generate(msgspec.Struct, frozen=True):
 
     id: str
     params: dict[str, Any]
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Go on with the session `session`: what comes after its first `after` tokens. Over NATS `id` is empty."""
+
+    id: str
+    session: str
+    after: int
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -33,15 +43,19 @@ class Ping(msgspec.Struct, frozen=True):
     """Ask for a pong event."""
 
 
-SocketMessage = Generate | Cancel | Ping
+SocketMessage = Generate | Resume | Cancel | Ping
 
 
 class NatsGenerate(msgspec.Struct, frozen=True):
-    """One request over NATS. `deadline_s` is the most the client wants to wait; None leaves it to the gateway."""
+    """One request over NATS. `deadline_s` is the most the client wants to wait; None leaves it to the gateway.
+
+    With `resume` it has no `params`: it asks for the rest of a session.
+    """
 
     params: dict[str, Any]
     stream: bool
     deadline_s: float | None
+    resume: Resume | None = None
 
 
 def socket_message(fields: dict[str, Any]) -> SocketMessage:
@@ -52,13 +66,16 @@ def socket_message(fields: dict[str, Any]) -> SocketMessage:
         if params.pop("stream", True) is not True:
             raise InvalidRequest("a generation on the WebSocket always streams", param="stream")
         return Generate(_id(fields), params)
+    if kind == "resume":
+        _only(fields, ("type", "id", "session", "after"))
+        return Resume(_id(fields), _session(fields.get("session")), _after(fields.get("after", 0)))
     if kind == "cancel":
         _only(fields, ("type", "id"))
         return Cancel(_id(fields))
     if kind == "ping":
         _only(fields, ("type",))
         return Ping()
-    raise InvalidRequest("type must be 'generate', 'cancel' or 'ping'", param="type")
+    raise InvalidRequest("type must be 'generate', 'resume', 'cancel' or 'ping'", param="type")
 
 
 def readable_id(fields: dict[str, Any]) -> str | None:
@@ -79,7 +96,31 @@ def nats_generate(data: bytes) -> NatsGenerate:
     stream = params.pop("stream", True)
     if not isinstance(stream, bool):
         raise InvalidRequest("stream must be a boolean", param="stream")
-    return NatsGenerate(params, stream, _deadline_s(params.pop("deadline_ms", None)))
+    deadline_s = _deadline_s(params.pop("deadline_ms", None))
+    if "resume" in params:
+        return NatsGenerate({}, stream, deadline_s, _nats_resume(params, stream))
+    return NatsGenerate(params, stream, deadline_s)
+
+
+def _nats_resume(params: dict[str, Any], stream: bool) -> Resume:
+    if not stream:
+        raise InvalidRequest("what is resumed always streams", param="stream")
+    for key in params:
+        if key not in ("resume", "after"):
+            raise InvalidRequest(f"a request to resume has no {key!r}", param=key)
+    return Resume("", _session(params["resume"]), _after(params.get("after", 0)))
+
+
+def _session(given: object) -> str:
+    if not isinstance(given, str) or not _SESSION.fullmatch(given):
+        raise InvalidRequest("a session is 32 hex digits", param="session")
+    return given
+
+
+def _after(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise InvalidRequest("after must be a number of tokens", param="after")
+    return given
 
 
 def _deadline_s(given: object) -> float | None:

@@ -1,4 +1,4 @@
-"""What gateways keep of resumable sessions, for whichever gateway goes on with one; and what they tell each other of it.
+"""What gateways keep of resumable sessions, for whichever one goes on with them; and what they tell each other of it.
 
 A session has one `Opened`, an `Owned` for each time it was taken over, and `Appended`s as its tokens come. A tenure is
 the time of one owner; its epochs begin at `first_epoch`, above all epochs of the tenures before it.
@@ -61,20 +61,22 @@ class Owned(Message, frozen=True, kw_only=True):
 class Appended(Message, frozen=True, kw_only=True):
     """Tokens `[index, index + n)` of the session as int32 bytes, and its end once it has one: `finish` or `error`.
 
-    `left_ms` is what was left of the deadline. `finish` is that of the workers, or `stop` where a stop string was found.
+    `left_ms` is what was left of the deadline, `arithmetic` that of the decode (see `PlaceRequest`). `finish` is that
+    of the workers, or `stop` where a stop string was found.
     """
 
     tenure: Tenure
     index: Count
     ids: bytes
     left_ms: Count
+    arithmetic: str = ""
     logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish: FinishReason | None = None
     error: ErrorInfo | None = None
     timings: Timings | None = None
 
 
-class Taken(Message, frozen=True, kw_only=True):
+class TakenOver(Message, frozen=True, kw_only=True):
     """To all gateways: whoever holds `session` in an older tenure holds it no more."""
 
     session: SessionId

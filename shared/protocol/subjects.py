@@ -19,7 +19,7 @@ PLACE = f"{ROOT}.scheduler.place"
 CANCEL_PLACEMENT = f"{ROOT}.scheduler.cancel"
 BEATS = f"{ROOT}.beat.>"
 JOURNAL = f"{ROOT}.journal"
-TAKEN = f"{ROOT}.gateway.taken"
+TAKEN_OVER = f"{ROOT}.gateway.takenover"
 GATEWAY_QUEUE = "gateway"
 SCHEDULER_QUEUE = "scheduler"
 

@@ -96,8 +96,8 @@ class NatsDoor:
         token, _, probe = msg.subject.removeprefix(f"{self._no_responders}.").partition(".")
         active = self._active.get(token)
         if active is not None and active.answer.is_gone(probe):
-            logger.info("request %s: nobody listens to its inbox any more: cancelled", token)
-            active.run.cancel()
+            logger.info("request %s: nobody listens to its inbox any more", token)
+            active.run.leave()
 
     async def _respond(self, inbox: str, data: bytes) -> None:
         """One request from its bytes to its last message."""
@@ -123,7 +123,10 @@ class NatsDoor:
         self._active[token] = _Active(run, answer)
         try:
             await answer.begin()
-            await run.run(request.params, whole=not request.stream, deadline_s=request.deadline_s)
+            if request.resume is not None:
+                await run.resume(request.resume)
+            else:
+                await run.run(request.params, whole=not request.stream, deadline_s=request.deadline_s)
         except PayloadTooLarge as error:
             await answer.put(failed(error))
         finally:

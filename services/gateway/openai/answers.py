@@ -1,28 +1,29 @@
 """One call's answer, whole or streamed: everything completions and chat have in common.
 
-Knows deltas, events and the envelope around an endpoint's choices; a `Format` knows the choices. The two routes call
-`Answerer.answer`.
+Knows deltas and how a stream is kept going; `chunks.py` knows its events, a `Format` the choices. The routes call
+`Answerer.answer`, or `Answerer.resume` for the rest of an answer.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
 
-from services.gateway.generation import Delta, DeltaToken, GenerationRequest, Generator
-from services.gateway.openai.choices import ChoiceDelta, Choices
+from services.gateway.generation import Delta, DeltaToken, GenerationRequest, Generator, Resumed
+from services.gateway.openai.choices import Choices
+from services.gateway.openai.chunks import Chunks
 from services.gateway.openai.errors import as_baton_error, error_body, gone
+from services.gateway.openai.formats import Format
 from services.gateway.openai.params import Call
-from services.gateway.openai.request_id import request_id_of
-from services.gateway.openai.schema import Envelope, Usage
-from services.gateway.openai.sse import DONE, EventStream
+from services.gateway.openai.schema import Envelope
+from services.gateway.openai.sse import EventStream, ServerEvent
 from services.gateway.openai.tally import Tally
+from shared.errors import InvalidRequest
 
+SESSION_HEADER = "Baton-Session"
+RESUMABLE_HEADERS_S = 0.5
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -37,20 +38,6 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float = 60.0
 
 
-class Format(Protocol):
-    """How one endpoint says a choice."""
-
-    id_prefix: str
-    whole_object: str
-    chunk_object: str
-
-    def whole(self, index: int, delta: Delta) -> msgspec.Struct:
-        """A choice of a whole answer; `delta` is all of it."""
-
-    def piece(self, index: int, delta: Delta, *, first: bool, text_offset: int) -> msgspec.Struct:
-        """A choice of a chunk; `text_offset` counts the characters of the tokens before it."""
-
-
 class Answerer:
     """Runs the generations of a call and answers its HTTP request with them."""
 
@@ -63,80 +50,50 @@ class Answerer:
         self, http: web.Request, call: Call, requests: Sequence[GenerationRequest], form: Format
     ) -> web.StreamResponse:
         """Errors before the first delta are raised; later ones end a stream as an event."""
-        head = Envelope(
-            id=f"{form.id_prefix}-{request_id_of(http)}",
-            object=form.chunk_object if call.stream else form.whole_object,
-            created=int(time.time()),
+        if call.resumable and not (call.stream and len(requests) == 1):
+            raise InvalidRequest("resumable needs stream to be true, and one sequence", param="resumable")
+        head = self._head(requests[0], form.chunk_object if call.stream else form.whole_object)
+        async with Choices([self._generator.generate(request) for request in requests], head.id) as choices:
+            if call.stream:
+                return await self._stream(http, choices, Chunks(head, requests, call.n, form), call.resumable)
+            return await _whole(choices, head, Tally(requests, call.n), form, len(requests))
+
+    async def resume(self, http: web.Request, resumed: Resumed, form: Format) -> web.StreamResponse:
+        """The rest of a resumable answer, as `answer` would have given it."""
+        head = self._head(resumed.request, form.chunk_object)
+        async with Choices([resumed.running], head.id) as choices:
+            return await self._stream(http, choices, Chunks(head, [resumed.request], 1, form), resumable=True)
+
+    def _head(self, request: GenerationRequest, kind: str) -> Envelope:
+        return Envelope(
+            id=request.rendering.response_id,
+            object=kind,
+            created=request.rendering.created_unix_s,
             model=self._model,
             system_fingerprint=self._settings.system_fingerprint,
             choices=(),
         )
-        async with Choices(self._generator, requests) as choices:
-            if call.stream:
-                chunks = _Chunks(head, call, Tally(requests, call.n), form, len(requests))
-                return await self._stream(http, choices, chunks)
-            return await _whole(choices, head, Tally(requests, call.n), form, len(requests))
 
-    async def _stream(self, http: web.Request, choices: Choices, chunks: _Chunks) -> web.StreamResponse:
+    async def _stream(self, http: web.Request, choices: Choices, chunks: Chunks, resumable: bool) -> web.StreamResponse:
         events = EventStream(http, write_timeout_s=self._settings.write_timeout_s)
         try:
             while choices.running:
-                taken = await choices.take(self._settings.keep_alive_s)
+                # The headers name the session: without them there is nothing to resume.
+                early = resumable and not events.started
+                taken = await choices.take(RESUMABLE_HEADERS_S if early else self._settings.keep_alive_s)
+                if early and choices.sessions:
+                    events.response.headers[SESSION_HEADER] = choices.sessions[0]
                 if taken:
                     await events.send(chunks.of(taken))
-                else:
+                elif choices.sessions:
                     await events.keep_alive()
             await events.send(chunks.last())
         except Exception as error:
             if not events.started or gone(http):
                 raise
-            await events.send([error_body(as_baton_error(error, http))])
+            await events.send([ServerEvent(error_body(as_baton_error(error, http)))])
         await events.close()
         return events.response
-
-
-class _Chunks:
-    """The events of one streamed answer."""
-
-    def __init__(self, head: Envelope, call: Call, tally: Tally, form: Format, choices: int) -> None:
-        self._head = head
-        self._call = call
-        self._tally = tally
-        self._form = form
-        self._logprobs = call.sampling.logprobs is not None
-        self._said = [False] * choices
-        self._text_chars = [0] * choices
-
-    def of(self, taken: Sequence[ChoiceDelta]) -> list[bytes]:
-        """An event for each delta that says something."""
-        return [event for item in taken if (event := self._event(item.index, item.delta)) is not None]
-
-    def last(self) -> Iterator[bytes]:
-        """What follows the last choice's finish."""
-        if self._call.include_usage:
-            yield _ENCODER.encode(
-                msgspec.structs.replace(self._head, usage=self._tally.usage(), baton=self._tally.baton())
-            )
-        yield DONE
-
-    def _event(self, index: int, delta: Delta) -> bytes | None:
-        first, offset = not self._said[index], self._text_chars[index]
-        self._tally.add(index, delta)
-        self._text_chars[index] += sum(len(token.text) for token in delta.tokens)
-        if not self._says_something(delta):
-            return None
-        self._said[index] = True
-        piece = self._form.piece(index, delta, first=first, text_offset=offset)
-        return _ENCODER.encode(msgspec.structs.replace(self._head, choices=(piece,), usage=self._usage(index)))
-
-    def _says_something(self, delta: Delta) -> bool:
-        """False while text is held back: it may become a stop string, or is half a character."""
-        return bool(delta.text or delta.finish or self._logprobs or self._call.continuous_usage_stats)
-
-    def _usage(self, index: int) -> Usage | UnsetType | None:
-        if self._call.continuous_usage_stats:
-            return self._tally.usage_of(index)
-        return None if self._call.include_usage else UNSET
 
 
 async def _whole(choices: Choices, head: Envelope, tally: Tally, form: Format, count: int) -> web.Response:

@@ -55,7 +55,6 @@ class ChatPiece(msgspec.Struct, frozen=True, kw_only=True):
 class ChatFormat:
     """The choices of this endpoint; with log-probabilities if the call asked for them."""
 
-    id_prefix = "chatcmpl"
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 

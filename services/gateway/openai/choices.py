@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 import msgspec
 
-from services.gateway.generation import Delta, GenerationRequest, Generator
+from services.gateway.generation import Delta, Generation
 from shared.core import FinishReason
 from shared.errors import BatonError, Cancelled, WorkerFailed
 from shared.runtime.tasks import Tasks
@@ -27,22 +28,23 @@ class ChoiceDelta(msgspec.Struct, frozen=True):
 
 
 class Choices:
-    """Runs one generation per request while its context is open; leaving it cancels those that have not finished.
+    """Runs `generations` while its context is open; leaving it cancels those that have not finished.
 
-    The buffer between generations and reader is bounded, so a slow reader slows them down.
+    The buffer between generations and reader is bounded, so a slow reader slows them down. `sessions` are the ids of
+    those that have begun.
     """
 
-    def __init__(self, generator: Generator, requests: Sequence[GenerationRequest]) -> None:
-        self._generator = generator
-        self._requests = requests
-        self._running = len(requests)
-        self._queue: asyncio.Queue[ChoiceDelta | Exception] = asyncio.Queue(BUFFERED_PER_CHOICE * len(requests))
+    def __init__(self, generations: Sequence[AbstractAsyncContextManager[Generation]], name: str) -> None:
+        self._generations = generations
+        self._running = len(generations)
+        self._queue: asyncio.Queue[ChoiceDelta | Exception] = asyncio.Queue(BUFFERED_PER_CHOICE * len(generations))
         self._failure: Exception | None = None
-        self._tasks = Tasks(f"request {requests[0].request_id}")
+        self._tasks = Tasks(f"request {name}")
+        self.sessions: list[str] = []
 
     async def __aenter__(self) -> Choices:
-        for index, request in enumerate(self._requests):
-            self._tasks.start(self._run(index, request), name=f"choice {index}")
+        for index, running in enumerate(self._generations):
+            self._tasks.start(self._run(index, running), name=f"choice {index}")
         return self
 
     async def __aexit__(
@@ -84,10 +86,11 @@ class Choices:
                 return taken
             item = self._queue.get_nowait()
 
-    async def _run(self, index: int, request: GenerationRequest) -> None:
+    async def _run(self, index: int, running: AbstractAsyncContextManager[Generation]) -> None:
         try:
             finish = None
-            async with self._generator.generate(request) as generation:
+            async with running as generation:
+                self.sessions.append(generation.id)
                 async for delta in generation:
                     finish = _good_finish(delta)
                     await self._queue.put(ChoiceDelta(index, delta))

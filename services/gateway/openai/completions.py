@@ -32,7 +32,6 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
 class CompletionFormat:
     """The choices of this endpoint; with log-probabilities if the call asked for them."""
 
-    id_prefix = "cmpl"
     whole_object = "text_completion"
     chunk_object = "text_completion"
 

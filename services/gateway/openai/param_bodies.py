@@ -22,7 +22,10 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CommonBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What both endpoints take. `user`, `safety_identifier` and `metadata` label a request and change nothing."""
+    """What both endpoints take. `user`, `safety_identifier` and `metadata` label a request and change nothing.
+
+    `resumable` is Baton's own: the answer can be taken up again after a break.
+    """
 
     model: str | None = None
     max_tokens: int | None = None
@@ -43,6 +46,7 @@ class CommonBody(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: list[int] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
+    resumable: bool = False
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None

@@ -40,6 +40,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What both endpoints ask for. `model` None: whatever is served. `max_tokens` None: the rest of the context.
 
     `sampling.seed` is always set, at random where the client gave none. `user` and `metadata` are labels.
+    A `resumable` one is kept when its client goes away.
     """
 
     model: str | None
@@ -50,6 +51,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     include_usage: bool
     continuous_usage_stats: bool
+    resumable: bool
     user: str | None
     metadata: dict[str, str] | None
 
@@ -98,6 +100,7 @@ def _common(read: CommonBody, logprobs: int | None, *, default_max_tokens: int |
         "stream": read.stream,
         "include_usage": bool(options.include_usage),
         "continuous_usage_stats": bool(options.continuous_usage_stats),
+        "resumable": read.resumable,
         "user": read.user,
         "metadata": read.metadata,
     }

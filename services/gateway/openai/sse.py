@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -14,6 +15,13 @@ from shared.errors import Cancelled
 
 DONE = b"[DONE]"
 KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class ServerEvent(NamedTuple):
+    """`data` has no line breaks. `id` is what a client says when it connects again; empty: none."""
+
+    data: bytes
+    id: str = ""
 
 
 class EventStream:
@@ -37,9 +45,9 @@ class EventStream:
         """Whether the status has gone out, so that an error can only be an event any more."""
         return self.response.prepared
 
-    async def send(self, events: Iterable[bytes]) -> None:
-        """Write each of `events`, which hold no line breaks, in one go."""
-        await self._write(b"".join(b"data: " + event + b"\n\n" for event in events))
+    async def send(self, events: Iterable[ServerEvent]) -> None:
+        """Write each of `events` in one go."""
+        await self._write(b"".join(map(_framed, events)))
 
     async def keep_alive(self) -> None:
         """Write a comment, which tells proxies that the stream lives and clients nothing."""
@@ -68,3 +76,8 @@ class EventStream:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise Cancelled("the client does not read its stream") from error
+
+
+def _framed(event: ServerEvent) -> bytes:
+    name = f"id: {event.id}\n".encode() if event.id else b""
+    return name + b"data: " + event.data + b"\n\n"

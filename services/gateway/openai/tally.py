@@ -41,6 +41,10 @@ class Tally:
         """Of choice `index`, so far."""
         return _usage(self._prompt_tokens[index], self._completion_tokens[index])
 
+    def tokens_of(self, index: int) -> int:
+        """Tokens of choice `index`, so far."""
+        return self._completion_tokens[index]
+
     def baton(self) -> BatonTimings:
         """The first choice's timeline, and each one's if there are several."""
         first = msgspec.structs.asdict(self._timings[0])

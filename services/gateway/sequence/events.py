@@ -37,6 +37,8 @@ class SequenceEvents:
             raise WorkerFailed("the generation failed")
         index = self._tokens
         self._tokens += len(delta.tokens)
+        if delta.known:
+            return None
         if self._whole is not None:
             self._whole.append(delta)
             return None

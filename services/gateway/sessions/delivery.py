@@ -15,9 +15,9 @@ class Delivery:
     closes. An end counts once all tokens before it are there.
     """
 
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.next_index = 0
+    def __init__(self, epoch: int = 0, next_index: int = 0) -> None:
+        self.epoch = epoch
+        self.next_index = next_index
         self.finish: FinishReason | None = None
         self.error: BatonError | None = None
         self._held: dict[int, SampledToken] = {}

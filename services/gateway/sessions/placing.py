@@ -122,7 +122,8 @@ class Placing:
             if isinstance(error, AnswerLost):
                 in_trouble = True
                 taken_within_s = min(2 * taken_within_s, LONGEST_TAKEN_WITHIN_S)
-                self._forget_everywhere(session)
+                # Nobody knows who was given the session: nobody may hold it.
+                self.shut_out(session.id, session.epoch, "its scheduler is gone")
                 session.begin_epoch(session.epoch + 1)
             elif session.left_s() <= 0 or time.monotonic() - began_s >= _patience_s(error, in_trouble):
                 raise error
@@ -183,10 +184,10 @@ class Placing:
         session.place(placed)
         return None
 
-    def _forget_everywhere(self, session: Session) -> None:
-        """Nobody knows who was given the session: nobody may hold it."""
-        self.cancel(session)
-        cancel = Cancel(session=session.id, epoch=session.epoch, reason="its scheduler is gone")
+    def shut_out(self, session: str, epoch: int, reason: str) -> None:
+        """Nobody may hold `session` in `epoch` or an older one, nor be given it any more, whoever asks."""
+        self._outbox.post(subjects.CANCEL_PLACEMENT, CancelPlacement(session=session, epoch=epoch))
+        cancel = Cancel(session=session, epoch=epoch, reason=reason)
         for role in (Role.PREFILL, Role.DECODE):
             for beat in self._fleet.alive(role):
                 self._outbox.post(subjects.cancel(role, beat.worker), cancel)

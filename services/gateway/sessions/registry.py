@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from services.gateway.generation import Delta, GenerationRequest
-from services.gateway.metrics import observe_end, observe_move
+from services.gateway.generation import Delta, GenerationRequest, Resumed
+from services.gateway.journal.journal import Journal
+from services.gateway.kept.sessions import KeptLinks, KeptSessions
+from services.gateway.kept.writer import JournalWriter
+from services.gateway.sessions.course import Course
 from services.gateway.sessions.placing import Placing
+from services.gateway.sessions.running import RunningGeneration
 from services.gateway.sessions.session import Session
 from services.gateway.sessions.strays import Strays
+from services.gateway.sessions.table import SessionTable
 from services.gateway.sessions.text import DeltaWriter, with_timings
 from services.gateway.sessions.watch import unnoticed_failure
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
+from shared.bus.memory_stream import StreamLimits
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import BatonError, Draining, Overloaded, ProtocolError
+from shared.errors import BatonError, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_gateway import Taken, TokenBatch, TokenFrame
 from shared.protocol.wire import decode
@@ -34,6 +41,9 @@ from shared.text.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.25
+FROZEN_S = 2.0
+VERIFY_ATTEMPTS = 20
+VERIFY_PAUSE_S = 1.0
 
 
 class SessionLinks(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +53,14 @@ class SessionLinks(msgspec.Struct, frozen=True, kw_only=True):
     outbox: Outbox
     fleet: Liveness
     tasks: Tasks
+
+
+class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How resumable sessions are kept: without a reader for `grace_s`; in the journal, written every `interval_s`."""
+
+    grace_s: float = 30.0
+    interval_s: float = 0.5
+    limits: StreamLimits = StreamLimits(max_bytes=64 << 20, max_age_s=1800)
 
 
 class Sessions:
@@ -57,50 +75,66 @@ class Sessions:
         model: str,
         session_limit: int,
         attempts: int,
+        keep: KeepSettings | None = None,
     ) -> None:
+        keep = keep or KeepSettings()
         self._outbox = links.outbox
         self._fleet = links.fleet
+        self._tasks = links.tasks
         self._placing = Placing(links.bus, links.outbox, links.fleet, links.tasks, gateway=gateway, model=model)
+        self._course = Course(self._placing, attempts)
+        self._table = SessionTable(self._placing, session_limit)
         self._strays = Strays()
         self._tokenizer = tokenizer
-        self._session_limit = session_limit
-        self._attempts = attempts
-        self._sessions: dict[str, Session] = {}
-        self._draining = False
-        self._idle = asyncio.Event()
+        self._journal = Journal(links.bus, keep.limits, gateway=gateway, model=model)
+        self._writer = JournalWriter(self._journal, keep.interval_s)
+        self._kept = KeptSessions(
+            KeptLinks(
+                table=self._table,
+                placing=self._placing,
+                course=self._course,
+                journal=self._journal,
+                writer=self._writer,
+                tasks=links.tasks,
+                tokenizer=tokenizer,
+            ),
+            grace_s=keep.grace_s,
+        )
+        self._verifying: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._table)
 
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RunningGeneration]:
         """See `services.gateway.generation.Generator.generate`."""
-        session = Session(request)
-        self._sessions[session.id] = session
-        deltas = self._deltas(session)
-        try:
-            yield RunningGeneration(session.id, deltas)
-        finally:
-            del self._sessions[session.id]
-            session.left = True
-            if not session.finished:
-                self._placing.cancel(session)
-            observe_end(session)
-            if not self._sessions:
-                self._idle.set()
-            await deltas.aclose()
+        kind = self._kept.generate(request) if request.resumable else self._generate(request)
+        async with kind as generation:
+            yield generation
+
+    async def resume(self, session: str, after: int) -> Resumed:
+        """See `services.gateway.generation.Generator.resume`."""
+        return await self._kept.resume(session, after)
+
+    async def end(self, session: str) -> None:
+        """See `services.gateway.generation.Generator.end`."""
+        await self._kept.end(session)
 
     async def drain(self) -> None:
-        """Refuse new generations; return when the last one has ended."""
-        self._draining = True
-        while self._sessions:
-            self._idle.clear()
-            await self._idle.wait()
+        """Refuse new generations; return when the last one has ended. Those that nobody reads end at once."""
+        self._table.drain()
+        self._kept.look()
+        await self._table.emptied()
+
+    async def close(self) -> None:
+        """Let go of resumable sessions; the journal has them. Idempotent."""
+        await self._kept.close()
 
     def end_all(self, error: BatonError) -> None:
-        """End every generation with `error`, wherever it is."""
-        self._draining = True
-        for session in self._sessions.values():
+        """End every generation with `error`, wherever it is; resumable ones are left to other gateways."""
+        self._table.drain()
+        self._kept.let_go(error)
+        for session in self._table:
             session.give_up(error)
         self._placing.reconnected()
 
@@ -112,7 +146,7 @@ class Sessions:
             logger.warning("token frames refused: %s", error)
             return
         for frame in batch.frames:
-            session = self._sessions.get(frame.session)
+            session = self._table.find(frame.session)
             if session is None or frame.epoch < session.epoch:
                 self._turn_away(batch.worker, frame)
             else:
@@ -125,9 +159,57 @@ class Sessions:
         except ProtocolError as error:
             logger.warning("word of a scheduler refused: %s", error)
 
+    def on_taken_over(self, subject: str, data: bytes) -> None:
+        """Listener: a gateway took a session over."""
+        self._kept.on_taken_over(subject, data)
+
     def reconnected(self) -> None:
         """The gateway's connection is back: what came meanwhile is lost."""
         self._placing.reconnected()
+        self._verify()
+
+    async def write_journal(self) -> None:
+        """Task body: keep the journal of resumable sessions."""
+        await self._writer.run()
+
+    async def watch(self) -> None:
+        """Task body: notice what no worker tells."""
+        looked_s = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            if time.monotonic() - looked_s > FROZEN_S:
+                self._verify()
+            looked_s = time.monotonic()
+            self._placing.look()
+            self._kept.look()
+            for session in self._table:
+                failure = unnoticed_failure(session, self._fleet)
+                if failure is not None:
+                    session.fail(failure)
+
+    @asynccontextmanager
+    async def _generate(self, request: GenerationRequest) -> AsyncIterator[RunningGeneration]:
+        session = Session(request)
+        self._table.add(session)
+        deltas = self._deltas(session)
+        try:
+            yield RunningGeneration(session.id, deltas)
+        finally:
+            self._table.remove(session)
+            await deltas.aclose()
+
+    async def _deltas(self, session: Session) -> AsyncGenerator[Delta, None]:
+        self._table.admit(others=len(self._table) - 1)
+        writer = DeltaWriter(self._tokenizer, session.request)
+        await self._course.begin(session)
+        while True:
+            tokens, finish = await self._course.next_tokens(session)
+            delta = writer.write(tokens, finish)
+            if delta.finish is not None:
+                self._course.end(session)
+                yield with_timings(delta, session.timeline.timings())
+                return
+            yield delta
 
     def _turn_away(self, worker: str, frame: TokenFrame) -> None:
         cancel = self._strays.cancel_for(worker, frame)
@@ -141,61 +223,17 @@ class Sessions:
         except ProtocolError as error:
             logger.warning("token frame refused: %s", error, extra={"session": session.id})
 
-    async def watch(self) -> None:
-        """Task body: notice what no worker tells."""
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
-            self._placing.look()
-            for session in list(self._sessions.values()):
-                failure = unnoticed_failure(session, self._fleet)
-                if failure is not None:
-                    session.fail(failure)
+    def _verify(self) -> None:
+        """This process was cut off, or stood still: others may have gone on."""
+        if self._verifying is None or self._verifying.done():
+            self._verifying = self._tasks.start(self._verified(), name="verify")
 
-    async def _deltas(self, session: Session) -> AsyncGenerator[Delta, None]:
-        self._admit()
-        writer = DeltaWriter(self._tokenizer, session.request)
-        await self._placing.place(session)
-        while True:
+    async def _verified(self) -> None:
+        for _ in range(VERIFY_ATTEMPTS):
             try:
-                tokens, finish = await session.next_tokens()
+                await self._kept.verify()
             except BatonError as error:
-                await self._place_again(session, error)
-                continue
-            delta = writer.write(tokens, finish)
-            if delta.finish is not None:
-                if not session.finished:
-                    self._placing.cancel(session)
-                session.stop()
-                yield with_timings(delta, session.timeline.timings())
+                logger.warning("the journal of resumable sessions cannot be verified: %s", error)
+                await asyncio.sleep(VERIFY_PAUSE_S)
+            else:
                 return
-            yield delta
-
-    def _admit(self) -> None:
-        if self._draining:
-            raise Draining("the gateway takes no new requests", retry_after_ms=1000)
-        if len(self._sessions) > self._session_limit:
-            raise Overloaded(f"{self._session_limit} generations run already", retry_after_ms=1000)
-
-    async def _place_again(self, session: Session, error: BatonError) -> None:
-        """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""
-        # A worker that leaves in good order has not failed: that may happen to a session any number of times.
-        session.failures += not isinstance(error, Draining)
-        if session.given_up.is_set() or not error.retryable or session.failures >= self._attempts:
-            raise error
-        logger.warning("session moves on: %s", error, extra={"session": session.id})
-        self._placing.cancel(session)
-        observe_move()
-        session.moves += 1
-        session.begin_epoch(session.epoch + 1)
-        await self._placing.place(session)
-
-
-class RunningGeneration:
-    """See `services.gateway.generation.Generation`."""
-
-    def __init__(self, session_id: str, deltas: AsyncIterator[Delta]) -> None:
-        self.id = session_id
-        self._deltas = deltas
-
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        return self._deltas

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import time
 
+import msgspec
+
 from services.gateway.generation import GenerationRequest
 from services.gateway.sessions.delivery import Delivery
 from services.gateway.sessions.timeline import Timeline
@@ -14,6 +16,18 @@ from shared.errors import BatonError, DeadlineExceeded
 from shared.protocol.to_gateway import TokenFrame
 from shared.protocol.to_scheduler import Placed, PlaceRequest
 from shared.protocol.wire import pack_ids
+
+
+class Resumption(msgspec.Struct, frozen=True, kw_only=True):
+    """What another gateway has done of a session: it goes on in `epoch`, which is above all of that gateway's.
+
+    `arithmetic` is that of the decode that made the `emitted` tokens, empty where it is not known.
+    """
+
+    session: str
+    epoch: int
+    emitted: tuple[int, ...]
+    arithmetic: str = ""
 
 
 class Session:
@@ -25,8 +39,9 @@ class Session:
     `heard_at_s` is when the epoch last spoke.
     """
 
-    def __init__(self, request: GenerationRequest) -> None:
-        self.id = secrets.token_hex(16)
+    def __init__(self, request: GenerationRequest, resumption: Resumption | None = None) -> None:
+        resumption = resumption or Resumption(session=secrets.token_hex(16), epoch=0, emitted=())
+        self.id = resumption.session
         self.request = request
         self.timeline = Timeline()
         self.placed: Placed | None = None
@@ -37,10 +52,11 @@ class Session:
         self.given_up = asyncio.Event()
         self.heard: dict[tuple[Role, str], str] = {}
         self.gaps_s: list[float] = []
-        self._delivery = Delivery()
-        self._emitted: list[int] = []
+        self.arithmetic = resumption.arithmetic
+        self._delivery = Delivery(resumption.epoch, len(resumption.emitted))
+        self._emitted = list(resumption.emitted)
+        self._resumed_at = len(resumption.emitted)
         self._left_workers: list[str] = []
-        self._arithmetic = ""
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None
         self._arrived = asyncio.Event()
@@ -60,8 +76,9 @@ class Session:
         return self._stopped or self._delivery.finish is not None
 
     @property
-    def emitted_tokens(self) -> int:
-        return len(self._emitted)
+    def received_tokens(self) -> int:
+        """How many tokens workers have sent to this gateway."""
+        return len(self._emitted) - self._resumed_at
 
     def left_s(self) -> float:
         return self._deadline_s - time.monotonic()
@@ -107,12 +124,12 @@ class Session:
             deadline_ms=max(1, int(self.left_s() * 1000)),
             emitted=len(self._emitted),
             avoid=tuple(self._left_workers),
-            arithmetic=self._arithmetic,
+            arithmetic=self.arithmetic,
         )
 
     def place(self, placed: Placed) -> None:
         self.placed = placed
-        self._arithmetic = placed.arithmetic
+        self.arithmetic = placed.arithmetic
         self._placed_at_s = self.heard_at_s = time.monotonic()
         self.timeline.placed(placed)
 

@@ -13,7 +13,7 @@ from services.gateway.sequence.run import SequenceRun
 from services.gateway.websocket.lane import Lane
 from services.gateway.websocket.outbox import Outbox
 from shared.errors import Draining, InvalidRequest, Overloaded
-from shared.protocol.from_client import Cancel, Generate, Ping, SocketMessage
+from shared.protocol.from_client import Cancel, Generate, Ping, Resume, SocketMessage
 from shared.protocol.to_client import Pong
 from shared.runtime.tasks import Tasks
 
@@ -44,7 +44,7 @@ class Multiplexer:
     def receive(self, message: SocketMessage) -> None:
         """Do what `message` says. Raises InvalidRequest, Overloaded and Draining for a generation that cannot start."""
         match message:
-            case Generate():
+            case Generate() | Resume():
                 self._start(message)
             case Cancel():
                 if message.id in self._runs:
@@ -52,7 +52,7 @@ class Multiplexer:
             case Ping():
                 self._outbox.notice(Pong())
 
-    def _start(self, message: Generate) -> None:
+    def _start(self, message: Generate | Resume) -> None:
         if self.draining:
             raise Draining("this gateway is shutting down, connect again")
         if message.id in self._outbox:
@@ -66,9 +66,12 @@ class Multiplexer:
         self._runs[message.id] = run
         self._tasks.start(self._run(run, lane, message), name=f"generation {request_id}")
 
-    async def _run(self, run: SequenceRun, lane: Lane, message: Generate) -> None:
+    async def _run(self, run: SequenceRun, lane: Lane, message: Generate | Resume) -> None:
         try:
-            await run.run(message.params)
+            if isinstance(message, Resume):
+                await run.resume(message)
+            else:
+                await run.run(message.params)
         finally:
             if self._runs.get(lane.name) is run:
                 del self._runs[lane.name]

@@ -79,6 +79,9 @@ class ScriptedGeneration:
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self._deltas
 
+    def cancel(self) -> None:
+        """Leaving does it."""
+
 
 class ScriptedGenerator:
     """Plays `script` for every request; remembers requests, and who is still inside a generation."""

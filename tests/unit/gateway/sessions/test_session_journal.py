@@ -116,7 +116,7 @@ async def test_a_bad_frame_changes_nothing():
     with pytest.raises(ProtocolError):
         session.on_frame(frame(0, [-1]))
     session.on_frame(frame(0, [10]))
-    assert session.emitted_tokens == 1
+    assert session.received_tokens == 1
 
 
 async def test_reports_of_another_epoch_do_not_count():
