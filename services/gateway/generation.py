@@ -19,8 +19,8 @@ from shared.protocol.to_client import Timings as Timings  # noqa: PLC0414 - the 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One checked request for one sequence.
 
-    `stop` are strings that end the text (not part of it). `deadline_s` is the most it may take in all. A `resumable` one
-    is kept when its client goes away; `rendering` is how HTTP says its answer.
+    `stop` are strings that end the text (not part of it). `deadline_s` is the most it may take in all. A `resumable`
+    one is kept when its client goes away; `rendering` is how HTTP says its answer.
     """
 
     request_id: str

@@ -89,7 +89,7 @@ class Journal:
         raise ResumeUnavailable("too many resume this session at once", retry_after_ms=RETRY_AFTER_MS)
 
     async def keep_again(self, session: str, request: GenerationRequest, tenure: int) -> int:
-        """Be in the journal as the owner in `tenure`, whatever it has lost meanwhile; tokens are the caller's to append.
+        """Be in the journal as the owner in `tenure`, whatever it has lost; the tokens are the caller's to append.
 
         Returns the tenure that counts: a higher one is another gateway's. Raises ResumeUnavailable.
         """

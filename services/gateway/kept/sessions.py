@@ -1,8 +1,8 @@
 """The resumable sessions of one gateway: opened, read, left, resumed here or from the journal, ended.
 
 A session whose reader has gone runs on for `grace_s`. Then its memory is freed on the workers; the journal still has
-it, and any gateway can go on with it. Who does takes it over: becomes its owner in the journal, which one at a time can,
-in a tenure whose epochs are above all others; shuts the older ones out at schedulers and workers; tells the other
+it, and any gateway can go on with it. Who does takes it over: becomes its owner in the journal, which one at a time
+can, in a tenure whose epochs are above all others; shuts the older ones out at schedulers and workers; tells the other
 gateways.
 """
 

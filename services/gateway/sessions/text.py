@@ -53,15 +53,15 @@ class RestWriter:
     def write(self, tokens: Sequence[SampledToken], finish: FinishReason | None) -> list[Delta]:
         """The next deltas; the last tokens must come together with the finish.
 
-        Raises InvalidRequest when it ends before the client's last token.
+        Raises InvalidRequest when it ends by itself before the client's last token.
         """
         known, new = tokens[: self._after], tokens[self._after :]
         self._after -= len(known)
+        if self._after and finish not in (None, FinishReason.CANCELLED):
+            raise InvalidRequest(f"the answer ends {self._after} tokens before the one to go on after", param="after")
         deltas = [self._known(known, None if new else finish)] if known else []
         if deltas and deltas[0].finish is not None:
             return [_without_end(deltas[0]), *self._end(deltas[0])]
-        if finish is not None and self._after:
-            raise InvalidRequest(f"the answer ends {self._after} tokens before the one to go on after", param="after")
         if new:
             return [*deltas, self._writer.write(new, finish)]
         return deltas if finish is None else [Delta(text="", tokens=(), finish=finish)]
