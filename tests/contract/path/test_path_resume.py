@@ -30,7 +30,7 @@ MakeGateway = Callable[..., Awaitable[Gateway]]
 @pytest.fixture
 async def slow(make_fleet: MakeFleet) -> Fleet:
     """Slow enough that a generation can be broken in its middle."""
-    return await make_fleet(make_decode=lambda: engine(step_s=0.01), decodes=2)
+    return await make_fleet(make_decode=lambda: engine(step_s=0.005), decodes=2)
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ async def test_a_client_that_comes_back_finds_its_session_running(slow: Fleet, m
 
 
 async def test_nobody_comes_back_and_its_memory_is_free_but_it_can_be_resumed(slow: Fleet, make_gateway: MakeGateway):
-    gateway = await make_gateway(grace_s=0.2)
-    request = resumable(slow, 400)
+    gateway = await make_gateway(grace_s=0.1)
+    request = resumable(slow, 120)
     session, had = await begin(gateway, request, 10)
     await eventually(lambda: not gateway.sessions and not slow.leftovers())
     await same_as_undisturbed(slow, request, had + await rest(gateway, session, had))
@@ -267,7 +267,7 @@ async def test_a_stopping_gateway_hands_its_sessions_over(slow: Fleet, make_gate
 
 async def test_a_drain_does_not_wait_for_those_who_may_come_back(slow: Fleet, make_gateway: MakeGateway):
     first, second = await make_gateway(), await make_gateway()
-    request = resumable(slow, 1000)
+    request = resumable(slow, 150)
     session, had = await begin(first, request, 5)
     async with asyncio.timeout(2):
         await first.sessions.drain()
