@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgpack
 import nats
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from nats.aio.msg import Msg
 from stack import Stack, running_stack
 from streams import Stream, streaming
 
+from services.local.health import until_healthy
 from shared.core import SamplingParams
 from shared.engine.contract import PrefillSlice, SequenceSpec
 from shared.engine.fake import FakeEngine, fake_spec
@@ -128,6 +130,16 @@ class Scene:
     def messages(self, subject: str) -> list[Msg]:
         """All of them so far."""
         return [message for message in self._overheard if fnmatch(message.subject, subject)]
+
+    def orders(self, session: str) -> list[Msg]:
+        """What workers have been told to do for `session` so far."""
+        told = (*self.messages("baton.v1.decode.*.claim"), *self.messages("baton.v1.prefill.*.run"))
+        return [message for message in told if msgpack.unpackb(message.data)["session"] == session]
+
+    async def back(self, name: str) -> None:
+        """Wait until the killed process called `name` has been started again."""
+        await self.beats.until_all(lambda beats: beats[name]["boot"] != self._killed.get(name))
+        await until_healthy(self.stack.http_url, REST_WITHIN_S)
 
     async def at_rest(self) -> None:
         """Wait until all processes are there (again), no session is left anywhere, and all KV memory is free."""
