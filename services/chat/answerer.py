@@ -12,12 +12,13 @@ from typing import Any
 from services.chat.connection import ConnectionLost, GatewayConnection
 from services.chat.conversation import Conversation
 from services.chat.settings import ChatSettings
-from shared.errors import BatonError, ContextExceeded
+from shared.errors import BatonError, ContextExceeded, InvalidRequest, ResumeUnavailable, Unavailable
 from shared.protocol.to_client import Delta, Finished
 
 STOP_TIMEOUT_S = 5.0
-RECONNECTS = 3
+RECONNECTS = 5
 RECONNECT_WAIT_S = 0.5
+RESUMABLE = "resumable"
 
 
 class Answerer:
@@ -40,6 +41,7 @@ class Answerer:
         self._show = show
         self._notice = notice
         self._texts: list[str] = []
+        self._ask_resumable = True
         self.stopping = False
 
     async def ask(self, question: str) -> None:
@@ -48,6 +50,7 @@ class Answerer:
         Cancelling it stops the answer at the gateway too; what was said so far stays in the conversation.
         """
         self._texts = []
+        self._connection.forget()
         self._conversation.ask(question)
         try:
             await self._until_answered()
@@ -62,19 +65,34 @@ class Answerer:
         while True:
             try:
                 await self._connection.open()
-                await self._connection.start(self._params())
+                await self._start_or_resume()
                 await self._stream()
             except ContextExceeded:
                 if not self._conversation.forget_oldest():
                     raise
                 self._notice("the oldest part of the conversation no longer fits and was left out")
-            except ConnectionLost:
-                if self._texts or reconnects == RECONNECTS:
+            except (ResumeUnavailable, InvalidRequest) as error:
+                if error.param != RESUMABLE or not self._ask_resumable:
+                    raise
+                self._ask_resumable = False
+            except (ConnectionLost, Unavailable):
+                if reconnects == RECONNECTS or not self._may_go_on:
                     raise
                 await asyncio.sleep(RECONNECT_WAIT_S * reconnects)
                 reconnects += 1
             else:
                 return
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether a lost connection costs nothing: nothing has been said, or the rest can be had."""
+        return not self._texts or self._connection.resumable
+
+    async def _start_or_resume(self) -> None:
+        if self._connection.resumable:
+            await self._connection.resume()
+        else:
+            await self._connection.start(self._params())
 
     async def _stream(self) -> None:
         while not isinstance(event := await self._connection.next(), Finished):
@@ -102,6 +120,8 @@ class Answerer:
             "max_tokens": self._settings.max_tokens,
             "temperature": self._settings.temperature,
         }
+        if self._ask_resumable:
+            params[RESUMABLE] = True
         if self._settings.model:
             params["model"] = self._settings.model
         return params

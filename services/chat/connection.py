@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from shared.errors import BatonError, ErrorInfo, Unavailable, error_from
-from shared.protocol.to_client import AnyEvent, Failed, Finished
+from shared.protocol.to_client import AnyEvent, Delta, Failed, Finished, Started
 
 OPEN_TIMEOUT_S = 5.0
 HEARTBEAT_S = 20.0
@@ -30,7 +30,7 @@ class ConnectionLost(BatonError):
 class GatewayConnection:
     """Use `start`, then `next` until the generation's last event; `stop` asks for an early end.
 
-    `busy`: a generation was started whose last event has not come.
+    `busy`: a generation was started whose last event has not come. It can be resumed once its session is known.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,7 +39,15 @@ class GatewayConnection:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._names = (f"chat-{count}" for count in itertools.count())
         self._name = ""
+        self._session_id = ""
+        self._tokens = 0
+        self._resumes = False
         self.busy = False
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a generation to go on with."""
+        return bool(self._session_id)
 
     async def open(self) -> None:
         """Connect, unless connected. Raises Unavailable."""
@@ -65,8 +73,21 @@ class GatewayConnection:
 
     async def start(self, params: dict[str, Any]) -> None:
         """Start a generation. Raises ConnectionLost."""
+        self.forget()
+        self._resumes = bool(params.get("resumable"))
+        await self._begin({"type": "generate", **params})
+
+    def forget(self) -> None:
+        """What was lost is not gone on with."""
+        self._session_id, self._tokens = "", 0
+
+    async def resume(self) -> None:
+        """Go on with the generation of a lost connection, after what has come of it. Raises ConnectionLost."""
+        await self._begin({"type": "resume", "session": self._session_id, "after": self._tokens})
+
+    async def _begin(self, message: dict[str, Any]) -> None:
         self._name = next(self._names)
-        await self._send({"type": "generate", "id": self._name} | params)
+        await self._send({"id": self._name} | message)
         self.busy = True
 
     async def stop(self) -> None:
@@ -80,9 +101,19 @@ class GatewayConnection:
             if event is None or event.id != self._name:
                 continue
             self.busy = not isinstance(event, Failed | Finished)
+            self._note(event)
             if isinstance(event, Failed):
                 raise _error(event)
             return event
+
+    def _note(self, event: AnyEvent) -> None:
+        match event:
+            case Started(session=str(session)) if self._resumes:
+                self._session_id = session
+            case Delta():
+                self._tokens = event.index + len(event.token_ids)
+            case Finished() | Failed():
+                self._session_id = ""
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self._socket is None:

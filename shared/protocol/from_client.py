@@ -98,7 +98,9 @@ def nats_generate(data: bytes) -> NatsGenerate:
         raise InvalidRequest("stream must be a boolean", param="stream")
     deadline_s = _deadline_s(params.pop("deadline_ms", None))
     if "resume" in params:
-        return NatsGenerate({}, stream, deadline_s, _nats_resume(params, stream))
+        if deadline_s is not None:
+            raise InvalidRequest("what is resumed has its deadline", param="deadline_ms")
+        return NatsGenerate({}, stream, None, _nats_resume(params, stream))
     return NatsGenerate(params, stream, deadline_s)
 
 

@@ -49,6 +49,12 @@ def run_websocket(stack: Stack, _tmp_path: Path) -> None:
     assert "colours (stop)" in shown or "colours (length)" in shown
 
 
+def run_resume(stack: Stack, _tmp_path: Path) -> None:
+    before, after = output_of(sys.executable, EXAMPLES / "resume.py", stack.http_url).split("[broken off]")
+    assert before
+    assert after.strip()
+
+
 def run_python_nats(stack: Stack, _tmp_path: Path) -> None:
     assert " tokens]" in output_of(sys.executable, EXAMPLES / "python_nats.py", stack.nats_url)
 
@@ -75,6 +81,7 @@ RUNNERS: dict[str, Callable[[Stack, Path], None]] = {
     "curl.sh": run_curl,
     "openai_sdk.py": run_openai_sdk,
     "websocket.py": run_websocket,
+    "resume.py": run_resume,
     "python_nats.py": run_python_nats,
     "node_nats": run_node_nats,
 }

@@ -73,9 +73,11 @@ async def read_to_the_end(heard: AsyncIterator[Heard]) -> None:
 
 async def first_again_s(heard: AsyncIterator[Heard], since_s: float) -> float:
     """Read to the end; how long after `since_s` the first new token came."""
+    before: int | None = None
     first_s = 0.0
     async for now in heard:
-        if not first_s and now.tokens:
+        before = now.tokens if before is None else before
+        if not first_s and now.tokens > before:
             first_s = time.monotonic() - since_s
     return first_s
 

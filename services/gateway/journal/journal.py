@@ -143,4 +143,4 @@ class Journal:
 
 
 def _silent(error: BatonError) -> ResumeUnavailable:
-    return ResumeUnavailable(f"the journal does not answer: {error}", retry_after_ms=RETRY_AFTER_MS)
+    return ResumeUnavailable(f"the journal does not answer: {error}", param="resumable", retry_after_ms=RETRY_AFTER_MS)

@@ -88,6 +88,39 @@ async def test_what_was_said_before_the_connection_broke_stays(chat: Chat, gatew
     assert chat.talk.messages[-1] == {"role": "assistant", "content": "Hel"}
 
 
+async def test_the_rest_of_an_answer_is_had_from_whoever_answers_next(chat: Chat, gateway: ScriptedGateway) -> None:
+    async def go_on(client: Client, message: Message) -> None:
+        assert (message["type"], message["session"], message["after"]) == ("resume", "s", 3)
+        await client.send("started", message["id"], session="s", model="tiny", prompt_tokens=1)
+        await client.send("delta", message["id"], index=3, text="lo", token_ids=[1])
+        await client.finish(message["id"])
+
+    async def break_off(client: Client, message: Message) -> None:
+        gateway.script = go_on
+        await client.send("started", message["id"], session="s", model="tiny", prompt_tokens=1)
+        await client.send("delta", message["id"], index=0, text="Hel", token_ids=[1, 2, 3])
+        await client.hang_up()
+
+    gateway.script = break_off
+    await chat.answerer.ask("hi")
+    assert chat.shown == ["Hel", "lo"]
+    assert chat.talk.messages[-1]["content"] == "Hello"
+
+
+async def test_without_a_journal_it_asks_as_before(chat: Chat, gateway: ScriptedGateway) -> None:
+    async def no_journal(client: Client, message: Message) -> None:
+        if "resumable" in message:
+            await client.send("error", message["id"], code="resume_unavailable", message="no", param="resumable")
+        else:
+            await greet(client, message)
+
+    gateway.script = no_journal
+    await chat.answerer.ask("hi")
+    await chat.answerer.ask("more")
+    assert "".join(chat.shown) == "Hello you" * 2
+    assert ["resumable" in message for message in gateway.asked] == [True, False, False]
+
+
 async def test_the_oldest_turns_are_left_out_when_the_context_is_full(chat: Chat, gateway: ScriptedGateway) -> None:
     await chat.answerer.ask("one")
 

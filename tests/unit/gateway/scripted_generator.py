@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from services.gateway.generation import Delta, DeltaToken, GenerationRequest, ServedModel, Timings
+from services.gateway.generation import Delta, DeltaToken, GenerationRequest, Resumed, ServedModel, Timings
 from shared.core import FinishReason, TokenLogprob
+from shared.errors import SessionNotFound
 
 MODEL = ServedModel(name="tiny", vocab_size=300, context_tokens=64, created_unix_s=1_700_000_000)
 TIMINGS = Timings(prefill_worker="p0", decode_worker="d0", queue_ms=1.0, prefill_ms=2.0, handoff_ms=3.0, kv_bytes=4096)
 
+SESSION = "0" * 32
 Script = Callable[[GenerationRequest], AsyncIterator[Delta]]
 
 
@@ -72,15 +74,18 @@ def fails(error: Exception, *before: str) -> Script:
 
 
 class ScriptedGeneration:
+    """`unwanted` says that its client cancelled it, and did not just leave."""
+
     def __init__(self, deltas: AsyncIterator[Delta]) -> None:
-        self.id = "0" * 32
+        self.id = SESSION
+        self.unwanted = False
         self._deltas = deltas
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self._deltas
 
     def cancel(self) -> None:
-        """Leaving does it."""
+        self.unwanted = True
 
 
 class ScriptedGenerator:
@@ -91,6 +96,9 @@ class ScriptedGenerator:
         self.requests: list[GenerationRequest] = []
         self.live = 0
         self.cancelled = 0
+        self.unwanted = 0
+        self.resumed: list[tuple[str, int]] = []
+        self.ended: list[str] = []
         self.started = asyncio.Event()
         self.idle = asyncio.Event()
 
@@ -99,12 +107,27 @@ class ScriptedGenerator:
         self.requests.append(request)
         self.live += 1
         self.started.set()
+        generation = ScriptedGeneration(self.script(request))
         try:
-            yield ScriptedGeneration(self.script(request))
+            yield generation
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
+            self.unwanted += generation.unwanted
             self.live -= 1
             if self.live == 0:
                 self.idle.set()
+
+    async def resume(self, session: str, after: int) -> Resumed:
+        """The last request again; its script knows what the client has."""
+        if not self.requests or session != SESSION:
+            raise SessionNotFound("no such session")
+        self.resumed.append((session, after))
+        request = self.requests[-1]
+        return Resumed(request, self.generate(request))
+
+    async def end(self, session: str) -> None:
+        if session != SESSION:
+            raise SessionNotFound("no such session")
+        self.ended.append(session)

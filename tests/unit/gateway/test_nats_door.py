@@ -12,7 +12,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from scripted_generator import ScriptedGenerator, delta, fails
+from scripted_generator import ScriptedGenerator, delta, fails, says
 
 from services.gateway.generation import Delta, GenerationRequest
 from services.gateway.nats_door.door import NatsDoor
@@ -194,7 +194,20 @@ async def test_the_named_subject_cancels(client: Client, inbox: Inbox, generator
     finished = (await inbox.until("finished"))[-1]
     assert finished["finish_reason"] == "cancelled"
     assert finished["usage"]["completion_tokens"] == 1
-    assert generator.cancelled == 1
+    assert (generator.cancelled, generator.unwanted) == (1, 1)
+
+
+async def test_a_requester_that_is_gone_may_resume(inbox: Inbox, generator: ScriptedGenerator) -> None:
+    generator.script = forever
+    await inbox.ask({"prompt": "hi", "resumable": True})
+    session = (await inbox.until("delta"))[0]["session"]
+    await inbox.subscription.unsubscribe()
+    await asyncio.wait_for(generator.idle.wait(), 10)
+    assert (generator.cancelled, generator.unwanted) == (1, 0)
+    generator.script = says("Hello", " world")
+    await inbox.ask({"resume": session, "after": 1})
+    assert (await inbox.until("finished"))[0]["session"] == session
+    assert generator.resumed == [(session, 1)]
 
 
 async def test_a_requester_that_unsubscribes_is_gone(inbox: Inbox, generator: ScriptedGenerator) -> None:

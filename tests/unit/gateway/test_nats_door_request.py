@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import BatonError, InvalidRequest, ProtocolError
-from shared.protocol.from_client import NatsGenerate, nats_generate
+from shared.protocol.from_client import NatsGenerate, Resume, nats_generate
 
 
 def packed(fields: Any) -> bytes:
@@ -26,6 +26,12 @@ def test_a_request_of_another_library_is_read() -> None:
 
 def test_it_may_want_one_message_only() -> None:
     assert not nats_generate(packed({"v": 1, "stream": False})).stream
+
+
+def test_the_rest_of_a_session_is_asked_for_without_a_prompt() -> None:
+    request = nats_generate(packed({"v": 1, "resume": "0" * 32, "after": 7}))
+    assert request.resume == Resume("", "0" * 32, 7)
+    assert (request.params, request.stream) == ({}, True)
 
 
 @pytest.mark.parametrize("fields", [{"prompt": "hi"}, {"v": 2}, {"v": "1"}, {"v": True}, {"v": None}])
@@ -56,7 +62,16 @@ def test_garbage_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"stream": 1}, "stream"), ({"deadline_ms": 0}, "deadline_ms"), ({"deadline_ms": "1"}, "deadline_ms")],
+    [
+        ({"resume": "0" * 32, "stream": False}, "stream"),
+        ({"resume": "0" * 32, "deadline_ms": 5}, "deadline_ms"),
+        ({"resume": "0" * 32, "prompt": "hi"}, "prompt"),
+        ({"resume": "0" * 32, "after": 1.0}, "after"),
+        ({"resume": ">"}, "session"),
+        ({"stream": 1}, "stream"),
+        ({"deadline_ms": 0}, "deadline_ms"),
+        ({"deadline_ms": "1"}, "deadline_ms"),
+    ],
 )
 def test_wrong_fields_are_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidRequest
-from shared.protocol.from_client import Cancel, Generate, Ping, socket_message
+from shared.protocol.from_client import Cancel, Generate, Ping, Resume, socket_message
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -32,6 +32,12 @@ def test_cancel_and_ping() -> None:
     assert socket_message({"type": "ping"}) == Ping()
 
 
+def test_resume() -> None:
+    session = "0123456789abcdef" * 2
+    assert socket_message({"type": "resume", "id": "1", "session": session}) == Resume("1", session, 0)
+    assert socket_message({"type": "resume", "id": "1", "session": session, "after": 5}) == Resume("1", session, 5)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -46,6 +52,12 @@ def test_cancel_and_ping() -> None:
         ({"type": "cancel"}, "id"),
         ({"type": "cancel", "id": "1", "prompt": "x"}, "prompt"),
         ({"type": "ping", "id": "1"}, "id"),
+        ({"type": "resume", "session": "0" * 32}, "id"),
+        ({"type": "resume", "id": "1"}, "session"),
+        ({"type": "resume", "id": "1", "session": "*"}, "session"),
+        ({"type": "resume", "id": "1", "session": "0" * 32, "after": -1}, "after"),
+        ({"type": "resume", "id": "1", "session": "0" * 32, "after": True}, "after"),
+        ({"type": "resume", "id": "1", "session": "0" * 32, "prompt": "x"}, "prompt"),
     ],
 )
 def test_refused(fields: dict[str, Any], param: str) -> None:
@@ -60,4 +72,4 @@ def test_any_object_is_a_message_or_refused(fields: dict[str, Any]) -> None:
         message = socket_message(fields)
     except InvalidRequest:
         return
-    assert isinstance(message, Generate | Cancel | Ping)
+    assert isinstance(message, Generate | Resume | Cancel | Ping)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from scripted_generator import ScriptedGenerator, delta, fails
+from scripted_generator import SESSION, ScriptedGenerator, delta, fails
 
 from services.gateway.generation import Delta as GeneratedDelta
 from services.gateway.generation import GenerationRequest
@@ -15,7 +15,7 @@ from services.gateway.websocket.multiplexer import Multiplexer
 from services.gateway.websocket.outbox import Outbox
 from shared.core import FinishReason
 from shared.errors import Draining, InvalidRequest, KvExhausted, Overloaded
-from shared.protocol.from_client import Cancel, Generate, Ping
+from shared.protocol.from_client import Cancel, Generate, Ping, Resume
 from shared.protocol.to_client import Delta, Event, Failed, Finished, Pong, Started
 from shared.runtime.tasks import Tasks
 
@@ -26,9 +26,14 @@ def box() -> Outbox:
 
 
 @pytest.fixture
-async def socket(generator: ScriptedGenerator, builder: RequestBuilder, box: Outbox) -> AsyncIterator[Multiplexer]:
+async def tasks() -> AsyncIterator[Tasks]:
     async with Tasks("test") as tasks:
-        yield Multiplexer(generator, builder, box, tasks, generation_limit=3, request_id="r")
+        yield tasks
+
+
+@pytest.fixture
+def socket(generator: ScriptedGenerator, builder: RequestBuilder, box: Outbox, tasks: Tasks) -> Multiplexer:
+    return Multiplexer(generator, builder, box, tasks, generation_limit=3, request_id="r")
 
 
 def ask(name: str, **params: object) -> Generate:
@@ -44,6 +49,13 @@ async def until_end(box: Outbox, name: str) -> list[Event]:
             events.append(event)
             if isinstance(event, Finished | Failed):
                 return events
+
+
+async def rest_of_hello(request: GenerationRequest) -> AsyncIterator[GeneratedDelta]:
+    """What a client that has "Hel" must get."""
+    yield delta("Hel", known=True)
+    yield delta("lo")
+    yield delta(" world", FinishReason.STOP)
 
 
 async def forever(request: GenerationRequest) -> AsyncIterator[GeneratedDelta]:
@@ -100,7 +112,38 @@ async def test_cancel_ends_it_with_what_it_had(box: Outbox, socket: Multiplexer,
     assert isinstance(finished, Finished)
     assert finished.finish_reason is FinishReason.CANCELLED
     assert finished.usage.completion_tokens == 1
-    assert (generator.live, generator.cancelled) == (0, 1)
+    assert (generator.live, generator.cancelled, generator.unwanted) == (0, 1, 1)
+
+
+async def test_a_socket_that_ends_does_not_cancel_what_can_be_resumed(
+    box: Outbox, socket: Multiplexer, tasks: Tasks, generator: ScriptedGenerator
+) -> None:
+    generator.script = forever
+    socket.receive(ask("a", resumable=True))
+    while not isinstance(await box.next(), Delta):
+        pass
+    await tasks.close()
+    assert (generator.live, generator.cancelled, generator.unwanted) == (0, 1, 0)
+
+
+async def test_resume_says_what_is_new(box: Outbox, socket: Multiplexer, generator: ScriptedGenerator) -> None:
+    socket.receive(ask("a"))
+    await until_end(box, "a")
+    generator.script = rest_of_hello
+    socket.receive(Resume("b", SESSION, 3))
+    started, *deltas, finished = await until_end(box, "b")
+    assert generator.resumed == [(SESSION, 3)]
+    assert isinstance(started, Started)
+    assert [(event.index, event.text) for event in deltas if isinstance(event, Delta)] == [(3, "lo world")]
+    assert isinstance(finished, Finished)
+    assert finished.usage.completion_tokens == 11
+
+
+async def test_resume_of_nothing_is_a_typed_error(box: Outbox, socket: Multiplexer) -> None:
+    socket.receive(Resume("b", "1" * 32, 3))
+    [failed] = await until_end(box, "b")
+    assert isinstance(failed, Failed)
+    assert failed.code == "session_not_found"
 
 
 async def test_cancel_before_the_first_step_ends_it_too(

@@ -1,0 +1,93 @@
+"""Resumable generations on a NATS server that has no JetStream, or loses what it had."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from bus_servers import RestartableServer
+from nats_without_jetstream import ServerWithoutJetStream
+
+from services.gateway.sessions.registry import KeepSettings
+from shared.errors import ResumeUnavailable, SessionNotFound
+from shared.text.tokenizer import Tokenizer
+
+from .engines import MODEL, engine
+from .fleet import GREEDY, Fleet, FleetShape, colocated, eventually, token_ids
+from .gateways import Gateway
+from .prompts import prompt
+
+pytestmark = pytest.mark.timeout(60)
+
+TOKENS = 120
+PROMPT = prompt(40)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> RestartableServer:
+    return RestartableServer(tmp_path)
+
+
+@pytest.fixture
+async def fleet(server: RestartableServer, tokenizer: Tokenizer) -> AsyncIterator[Fleet]:
+    await server.start()
+    shape = FleetShape(make_prefill=engine, make_decode=lambda: engine(step_s=0.02))
+    fleet = Fleet(server.url, MODEL, tokenizer, shape)
+    await fleet.start()
+    yield fleet
+    await fleet.stop()
+    await server.stop()
+
+
+async def gateway_of(fleet: Fleet, name: str) -> Gateway:
+    gateway = Gateway(fleet, name, KeepSettings(interval_s=0.05))
+    await gateway.start()
+    return gateway
+
+
+async def test_a_running_session_is_in_the_journal_again_after_nats_was_restarted(
+    server: RestartableServer, fleet: Fleet
+):
+    first, second = await gateway_of(fleet, "first"), await gateway_of(fleet, "second")
+    request = msgspec.structs.replace(fleet.generating(PROMPT, TOKENS), resumable=True)
+    async with first.sessions.generate(request) as generation:
+        had = [await anext(aiter(generation))]
+    await server.stop()
+    await server.start()
+    await eventually(lambda: first.bus.connected and second.bus.connected)
+    await eventually(lambda: len(first.sessions) == 1)
+    rest = []
+    while not rest:
+        try:
+            resumed = await second.sessions.resume(generation.id, len(token_ids(had)))
+        except (SessionNotFound, ResumeUnavailable):
+            await asyncio.sleep(0.05)
+            continue
+        async with resumed.running as going_on:
+            rest = [delta async for delta in going_on if not delta.known]
+    assert token_ids(had + rest) == colocated(engine(), PROMPT, TOKENS, GREEDY)[0]
+    await eventually(lambda: not first.sessions)
+    for gateway in (first, second):
+        await gateway.stop()
+
+
+class TestWithoutJetStream:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> RestartableServer:
+        return ServerWithoutJetStream(tmp_path)
+
+    async def test_a_resumable_request_is_refused_before_anything_runs(self, fleet: Fleet):
+        request = fleet.generating(PROMPT, 5)
+        for _ in range(2):
+            with pytest.raises(ResumeUnavailable, match="has no JetStream") as caught:
+                async with fleet.sessions.generate(msgspec.structs.replace(request, resumable=True)):
+                    pass
+            assert (caught.value.param, caught.value.http_status) == ("resumable", 503)
+        with pytest.raises(ResumeUnavailable):
+            await fleet.sessions.resume("0" * 32, 0)
+        assert not fleet.sessions
+        async with fleet.sessions.generate(request) as generation:
+            assert len(token_ids([delta async for delta in generation])) == 5

@@ -1,0 +1,79 @@
+"""What goes into the journal next."""
+
+from __future__ import annotations
+
+from services.gateway.kept.page import RECORD_TOKENS, Page
+from services.gateway.kept.transcript import Transcript
+from shared.core import FinishReason, SampledToken, TokenLogprob
+from shared.errors import WorkerFailed
+from shared.protocol.to_client import Timings
+from shared.protocol.wire import unpack_ids
+
+
+def sampled(*ids: int) -> list[SampledToken]:
+    return [SampledToken(token_id) for token_id in ids]
+
+
+def page_of(transcript: Transcript, written: int = 0) -> Page:
+    return Page("0" * 32, 3, transcript, lambda: 2.5, written=written)
+
+
+def test_each_token_is_written_once():
+    transcript = Transcript(sampled(1, 2))
+    page = page_of(transcript)
+    first = page.next()
+    assert first is not None
+    assert (first.tenure, first.index, unpack_ids(first.ids), first.left_ms) == (3, 0, [1, 2], 2500)
+    assert page.next() is None
+    transcript.extend(sampled(3), None, None)
+    second = page.next()
+    assert second is not None
+    assert (second.index, unpack_ids(second.ids), second.finish) == (2, [3], None)
+
+
+def test_the_end_is_written_once_with_the_last_tokens_or_alone():
+    transcript = Transcript(sampled(1))
+    page = page_of(transcript, written=1)
+    transcript.extend(sampled(2), FinishReason.STOP, Timings(total_ms=1.0))
+    assert page.urgent
+    last = page.next()
+    assert last is not None
+    assert (unpack_ids(last.ids), last.finish, last.timings) == ([2], FinishReason.STOP, Timings(total_ms=1.0))
+    assert page.next() is None
+    assert not page.urgent
+
+    failed = Transcript(sampled(1))
+    failed.fail(WorkerFailed("broken"))
+    alone = page_of(failed, written=1).next()
+    assert alone is not None
+    assert (alone.index, alone.ids, alone.error) == (1, b"", WorkerFailed("broken").info)
+
+
+def test_many_tokens_are_several_records_and_the_last_has_the_end():
+    transcript = Transcript(sampled(*range(RECORD_TOKENS + 5)))
+    transcript.extend((), FinishReason.LENGTH, None)
+    page = page_of(transcript)
+    first, second = page.next(), page.next()
+    assert first is not None
+    assert second is not None
+    assert (first.finish, second.finish, second.index) == (None, FinishReason.LENGTH, RECORD_TOKENS)
+    assert page.next() is None
+
+
+def test_what_the_journal_lost_is_written_again():
+    transcript = Transcript(sampled(1, 2))
+    page = page_of(transcript, written=2)
+    assert page.next() is None
+    page.rewrite()
+    again = page.next()
+    assert again is not None
+    assert (again.index, unpack_ids(again.ids)) == (0, [1, 2])
+
+
+def test_log_probabilities_are_written_if_there_are_any():
+    plain = page_of(Transcript(sampled(1))).next()
+    assert plain is not None
+    assert plain.logprobs is None
+    rich = page_of(Transcript([SampledToken(1, TokenLogprob(-1.0))])).next()
+    assert rich is not None
+    assert rich.logprobs == (TokenLogprob(-1.0),)
