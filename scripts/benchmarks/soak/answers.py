@@ -28,7 +28,8 @@ class ComputedAnswers:
 
     def __init__(self, model: Path) -> None:
         facts = read_model_facts(model)
-        self._engine = FakeEngine(fake_spec(KEY, facts.vocab_size, facts.context_tokens), 1 << 30)
+        spec = fake_spec(KEY, facts.vocab_size, facts.context_tokens)
+        self._engine = FakeEngine(spec, facts.context_tokens * spec.layout.token_bytes)
 
     def of(self, question: Question) -> Sequence[int]:
         prompt, max_tokens = question.prompt, question.max_tokens
@@ -62,12 +63,16 @@ class ReferenceAnswers:
 
 
 class Expected:
-    """What a request's door must show: token ids, or the text of each."""
+    """What clients must be shown: token ids, or the text of each where a door gives no ids."""
 
     def __init__(self, answers: Answers, tokenizer: Tokenizer) -> None:
         self._answers = answers
         self._tokenizer = tokenizer
 
-    def of(self, request: LoadRequest) -> Sequence[Token]:
-        ids = self._answers.of(request.question)
-        return [self._tokenizer.token_text(token) for token in ids] if request.door is Door.SSE else ids
+    def shown(self, ids: Sequence[int], door: Door) -> Sequence[Token]:
+        """The answer `ids` at `door`."""
+        return [self._tokenizer.token_text(token) for token in ids] if door is Door.SSE else ids
+
+    def ids(self, question: Question) -> Sequence[int]:
+        """The answer itself."""
+        return self._answers.of(question)

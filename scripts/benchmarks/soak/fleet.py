@@ -37,9 +37,10 @@ PACE = {
         "BATON_PREFILL_FAKE_PREFILL_TOKEN_S": "0.0005",
         "BATON_DECODE_FAKE_STEP_S": "0.01",
         "BATON_PREFILL_CHUNK_TOKENS": "64",
+        "BATON_PREFILL_KV_BYTES": "1MiB",
         "BATON_DECODE_KV_BYTES": "1MiB",
     },
-    EngineKind.TORCH: {"BATON_DECODE_KV_BYTES": "256MiB", "BATON_PREFILL_KV_BYTES": "256MiB"},
+    EngineKind.TORCH: {"BATON_DECODE_KV_BYTES": "64MiB", "BATON_PREFILL_KV_BYTES": "64MiB"},
 }
 # Faults come far more often than in life; one request may meet several.
 PATIENCE = {"BATON_GATEWAY_ATTEMPTS": "16", "BATON_GATEWAY_REQUEST_TIMEOUT_S": "60"}

@@ -93,7 +93,9 @@ class Load:
 
     async def _serve(self, request: LoadRequest) -> None:
         self.tally.requests += 1
-        tokens = self._expected.of(request)
+        answer = self._expected.ids(request.question)
+        self._maker.remember(request.question, answer)
+        tokens = self._expected.shown(answer, request.door)
         give_up_s = time.monotonic() + PATIENCE_S
         gateway = self._dice.choice(list(self._fleet.http_urls))
         while True:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import random
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +38,9 @@ SHAPES = {
 VOCABULARY = 40_000
 LEAVING = 0.1
 SLOW = 0.05
+FOLLOWING = 0.3
+FOLLOWED_TOKENS = 2000
+REMEMBERED = 16
 SLOW_PAUSE_S = 0.02
 
 
@@ -74,11 +79,15 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestMaker:
-    """Makes one request after the other, the same ones for the same seed. `questions`: all there are, if they end."""
+    """Makes one request after the other, the same ones for the same seed. `questions`: all there are, if they end.
+
+    Some go on from an earlier question and its answer, which `remember` is told, or from a part of them.
+    """
 
     def __init__(self, shape: Shape, seed: int) -> None:
         self._shape = shape
         self._dice = random.Random(f"{seed} requests")
+        self._earlier: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)
         self.questions = [self._new_question() for _ in range(shape.questions)]
 
     def next(self) -> LoadRequest:
@@ -96,6 +105,11 @@ class RequestMaker:
             pause_s=SLOW_PAUSE_S if slow else 0.0,
         )
 
+    def remember(self, question: Question, answer: Sequence[int]) -> None:
+        """So that others may go on from there."""
+        if len(question.prompt) + len(answer) < FOLLOWED_TOKENS:
+            self._earlier.append((*question.prompt, *answer))
+
     def burst(self) -> list[LoadRequest]:
         """More at once than KV memory holds."""
         questions = [self._long_question() for _ in range(self._shape.burst)]
@@ -103,7 +117,7 @@ class RequestMaker:
 
     def _new_question(self) -> Question:
         return Question(
-            prompt=self._ids(self._length(self._shape.prompt_tokens)),
+            prompt=self._beginning() + self._ids(self._length(self._shape.prompt_tokens)),
             max_tokens=self._length(self._shape.max_tokens),
             seed=self._dice.choice([None, self._dice.randrange(1 << 31)]),
         )
@@ -113,6 +127,13 @@ class RequestMaker:
             return self._dice.choice(sorted(self.questions, key=lambda question: -len(question.prompt))[:8])
         prompt = self._ids(self._shape.prompt_tokens[1] // 2)
         return Question(prompt=prompt, max_tokens=self._shape.max_tokens[1])
+
+    def _beginning(self) -> tuple[int, ...]:
+        """Of a prompt: all of an earlier one and its answer, a part of them, or mostly nothing."""
+        if not self._earlier or self._dice.random() >= FOLLOWING:
+            return ()
+        earlier = self._dice.choice(self._earlier)
+        return earlier[: self._dice.choice([len(earlier), self._dice.randrange(len(earlier))])]
 
     def _ids(self, count: int) -> tuple[int, ...]:
         return tuple(self._dice.randrange(VOCABULARY) for _ in range(count))

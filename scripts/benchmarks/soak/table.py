@@ -71,9 +71,10 @@ def _totals(result: Result) -> Table:
 
 
 def _pauses(pauses: Mapping[str, Pauses], skipped: Mapping[str, int]) -> Table:
-    table = Table("fault", "times", "skipped", "p50", "p99", "max", title="longest pause of any stream after a fault")
+    columns = ("fault", "times", "skipped", "p50", "p99", "max", "first token, max")
+    table = Table(*columns, title="longest pause of any running stream after a fault, longest wait for a first token")
     for kind, one in pauses.items():
-        seconds = (f"{value:.2f} s" for value in (one.p50_s, one.p99_s, one.max_s))
+        seconds = (f"{value:.2f} s" for value in (one.p50_s, one.p99_s, one.max_s, one.first_s))
         table.add_row(kind, str(one.count), str(skipped.get(kind, 0)), *seconds)
     return table
 
