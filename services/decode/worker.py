@@ -10,6 +10,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from services.decode.desk import ClaimDesk
 from services.decode.session import DecodeSession, SessionState
 from services.decode.settings import DecodeSettings
@@ -90,7 +92,7 @@ class DecodeWorker:
             if session not in self._subscriptions:
                 await self._subscribe(session)
         self._links.changed()
-        return session.grant
+        return msgspec.structs.replace(session.grant, boot=self._links.boot)
 
     async def _subscribe(self, session: DecodeSession) -> None:
         """Be sure to hear the KV subject before anyone is told to publish there."""

@@ -101,6 +101,7 @@ class PrefillWorker:
             epoch=order.epoch,
             worker=self._settings.id,
             queued_tokens=self._queue.queued_tokens,
+            boot=self._links.boot,
         )
 
     async def _take_up(self, run: PrefillRun) -> None:

@@ -21,7 +21,7 @@ from shared.errors import (
 )
 from shared.protocol.to_all import Beat
 from shared.protocol.to_decode import Cancel, Claim, ClaimGranted
-from shared.protocol.to_prefill import RunPrefill
+from shared.protocol.to_prefill import RunAccepted, RunPrefill
 from shared.protocol.to_scheduler import PlaceRequest
 from shared.protocol.wire import ID_BYTES
 
@@ -29,11 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """The two workers that hold a session now, and how its decode computes."""
+    """The two workers that hold a session now, in which of their starts, and how its decode computes."""
 
     prefill: str
     decode: str
     arithmetic: str = ""
+    prefill_boot: str = ""
+    decode_boot: str = ""
 
 
 class Placer:
@@ -59,10 +61,16 @@ class Placer:
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
                 continue
-            prefill = await self._run(beat, grant, request, deadline_ms)
-            if prefill is None:
+            accepted = await self._run(beat, grant, request, deadline_ms)
+            if accepted is None:
                 return None
-            return Placement(prefill=prefill, decode=beat.worker, arithmetic=beat.arithmetic)
+            return Placement(
+                prefill=accepted.worker,
+                decode=beat.worker,
+                arithmetic=beat.arithmetic,
+                prefill_boot=accepted.boot,
+                decode_boot=grant.boot,
+            )
         return None
 
     def _check_fleet(self, model: str, capacity_tokens: int) -> None:
@@ -94,34 +102,35 @@ class Placer:
             self._give_back(Role.DECODE, beat.worker, request)
             raise
 
-    async def _run(self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int) -> str | None:
-        """The prefill that took the run; None when none did, and the claim is given back."""
+    async def _run(
+        self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int
+    ) -> RunAccepted | None:
+        """What the prefill that took the run says; None when none did, and the claim is given back."""
         order = _order(decode, grant, request, deadline_ms)
-        placed = False
+        accepted: RunAccepted | None = None
         try:
             prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint)
             for beat in _in_order(request, prefills):
                 encoding = first_common(grant.kv_encodings, beat.kv_encodings)
-                if await self._try_run(beat, msgspec.structs.replace(order, kv_encoding=encoding), request):
-                    placed = True
-                    return beat.worker
+                accepted = await self._try_run(beat, msgspec.structs.replace(order, kv_encoding=encoding), request)
+                if accepted is not None:
+                    return accepted
             return None
         finally:
-            if not placed:
+            if accepted is None:
                 self._give_back(Role.DECODE, decode.worker, request)
 
-    async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> bool:
+    async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> RunAccepted | None:
         take_back = self._fleet.give_prefill(beat, _prompt_tokens(request))
         try:
-            await self._workers.run(beat.worker, order)
+            return await self._workers.run(beat.worker, order)
         except BatonError as error:
             take_back()
             self._refused(Role.PREFILL, beat.worker, request, error)
-            return False
+            return None
         except asyncio.CancelledError:
             self._give_back(Role.PREFILL, beat.worker, request)
             raise
-        return True
 
     def _refused(self, role: Role, worker: str, request: PlaceRequest, error: BatonError) -> None:
         """Pass over a worker that has no room or does not answer; raise what no other worker would judge otherwise.

@@ -130,6 +130,8 @@ class SchedulerService:
             decode=placement.decode,
             queue_ms=queue_ms,
             arithmetic=placement.arithmetic,
+            prefill_boot=placement.prefill_boot,
+            decode_boot=placement.decode_boot,
         )
 
     def _taken(self, request: PlaceRequest) -> Taken:

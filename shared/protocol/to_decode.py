@@ -25,7 +25,7 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
 
     `credit_bytes` is how much KV payload may be published before the first `Credit`; `cached_tokens` is the prefix
     the worker holds already; `transfer` must stand in every chunk. `kv_encodings`: how cells may travel (`KvEncoding`),
-    what is wanted first.
+    what is wanted first. `boot` is which start of the worker holds it.
     """
 
     session: SessionId
@@ -35,6 +35,7 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
     credit_bytes: Count
     cached_tokens: Count = 0
     kv_encodings: tuple[str, ...] = (KvEncoding.EXACT.value,)
+    boot: str = ""
 
 
 class PrefillReport(Message, frozen=True, kw_only=True):

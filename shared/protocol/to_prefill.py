@@ -29,12 +29,13 @@ class RunPrefill(Message, frozen=True, kw_only=True):
 
 
 class RunAccepted(Message, frozen=True, kw_only=True):
-    """Reply to `RunPrefill`: queued, behind `queued_tokens` prompt tokens."""
+    """Reply to `RunPrefill`: queued, behind `queued_tokens` prompt tokens, by this start (`boot`) of the worker."""
 
     session: SessionId
     epoch: U32
     worker: Name
     queued_tokens: Count
+    boot: str = ""
 
 
 class Credit(Message, frozen=True, kw_only=True, tag="credit", tag_field="kind"):

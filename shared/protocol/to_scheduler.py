@@ -29,7 +29,10 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
 
 
 class Placed(Message, frozen=True, kw_only=True):
-    """Reply to `PlaceRequest`: who holds the session now, how its decode computes, and how long it waited."""
+    """Reply to `PlaceRequest`: who holds the session now, how its decode computes, and how long it waited.
+
+    The boots are those of the starts that took it: a worker may have been started anew before this is heard.
+    """
 
     session: SessionId
     epoch: U32
@@ -37,6 +40,8 @@ class Placed(Message, frozen=True, kw_only=True):
     decode: Name
     queue_ms: float
     arithmetic: str = ""
+    prefill_boot: str = ""
+    decode_boot: str = ""
 
 
 class CancelPlacement(Message, frozen=True, kw_only=True):

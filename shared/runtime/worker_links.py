@@ -47,6 +47,11 @@ class WorkerLinks:
         self._tasks = tasks
         self._heartbeat: Heartbeat | None = None
 
+    @property
+    def boot(self) -> str:
+        """Which start of the worker speaks; whoever is given a session is told."""
+        return self.identity.boot
+
     @classmethod
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
         """Connect both and start the outboxes. Leaves no connection behind when it does not succeed."""

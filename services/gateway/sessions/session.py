@@ -111,6 +111,12 @@ class Session:
         self._failure = None
         self._waits_since_s = None
 
+    def taken_by_boot(self, role: Role) -> str:
+        """In which of its starts the worker took the session; empty when it did not say."""
+        if self.placed is None:
+            return ""
+        return self.placed.decode_boot if role is Role.DECODE else self.placed.prefill_boot
+
     def place_request(self, gateway: str, model: str) -> PlaceRequest:
         """What a scheduler needs to place the session in its present epoch: prompt and emitted tokens."""
         return PlaceRequest(

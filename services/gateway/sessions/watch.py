@@ -52,7 +52,7 @@ def _lost_worker(session: Session, fleet: Liveness) -> str | None:
     for worker in needed:
         boot = fleet.boot(*worker)
         if boot is not None:
-            if session.heard.setdefault(worker, boot) != boot:
+            if session.heard.setdefault(worker, session.taken_by_boot(worker[0]) or boot) != boot:
                 return worker[1]
         elif worker in session.heard or session.placed_for_s() > UNHEARD_S:
             return worker[1]

@@ -93,6 +93,7 @@ class ScriptedWorkers:
     """
 
     def __init__(self) -> None:
+        self.boot = ""
         self.answers: dict[str, list[BatonError | asyncio.Event | None]] = {}
         self.asked: list[str] = []
         self.claims: list[Claim] = []
@@ -105,13 +106,19 @@ class ScriptedWorkers:
         self.claims.append(claim)
         await self._answer(worker)
         return ClaimGranted(
-            session=claim.session, epoch=claim.epoch, worker=worker, transfer=5, credit_bytes=4096, cached_tokens=2
+            session=claim.session,
+            epoch=claim.epoch,
+            worker=worker,
+            transfer=5,
+            credit_bytes=4096,
+            cached_tokens=2,
+            boot=self.boot,
         )
 
     async def run(self, worker: str, run: RunPrefill) -> RunAccepted:
         self.runs.append(run)
         await self._answer(worker)
-        return RunAccepted(session=run.session, epoch=run.epoch, worker=worker, queued_tokens=0)
+        return RunAccepted(session=run.session, epoch=run.epoch, worker=worker, queued_tokens=0, boot=self.boot)
 
     def cancel(self, role: Role, worker: str, cancel: Cancel) -> None:
         self.cancels.append((role, worker, cancel))

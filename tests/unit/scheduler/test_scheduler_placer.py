@@ -66,6 +66,12 @@ async def test_a_decode_claims_and_then_a_prefill_runs(it: Setting) -> None:
     assert it.given_back == []
 
 
+async def test_the_starts_that_took_it_are_named(it: Setting) -> None:
+    """The gateway may hear a worker for the first time when it has been started anew since."""
+    it.workers.boot = "b7"
+    assert await it.place() == Placement(prefill="p0", decode="d0", prefill_boot="b7", decode_boot="b7")
+
+
 @pytest.mark.parametrize("error", PASSED_OVER, ids=code)
 async def test_a_decode_that_has_no_room_is_passed_over(it: Setting, error: Exception) -> None:
     it.workers.answers["d0"] = [error]

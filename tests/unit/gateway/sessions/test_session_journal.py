@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from frames import frame, ids_of, placed, request
 
@@ -192,6 +193,18 @@ async def test_a_worker_that_was_started_anew_has_lost_its_sessions(fleet: Fleet
     fleet.beats(Role.DECODE, "d0")
     assert unnoticed_failure(session, fleet.liveness) is None
     fleet.beats(Role.DECODE, "d0", boot="another")
+    failure = unnoticed_failure(session, fleet.liveness)
+    assert failure is not None
+    assert "d0" in failure.message
+
+
+async def test_a_worker_started_anew_while_the_session_was_placed_has_lost_it(fleet: Fleet):
+    """Its first beat that the gateway hears is not of the start that took the session."""
+    session = Session(request())
+    session.place(msgspec.structs.replace(placed(), prefill_boot="b", decode_boot="before"))
+    assert unnoticed_failure(session, fleet.liveness) is None
+    fleet.beats(Role.PREFILL, "p0")
+    fleet.beats(Role.DECODE, "d0")
     failure = unnoticed_failure(session, fleet.liveness)
     assert failure is not None
     assert "d0" in failure.message
