@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from services.decode.session import DecodeSession, SessionState
 from shared.core import FinishReason, SampledToken
@@ -19,7 +19,9 @@ Frames = list[tuple[str, TokenFrame]]
 
 
 class Stepper:
-    """Steps the sessions that have joined. `send` gets each step's frames, `ended` each session that is over.
+    """Steps the sessions that have joined, once `may_step` returns.
+
+    `send` gets each step's frames, `ended` each session that is over.
 
     A session that leaves while a step runs is handed to `ended` when that step is done, never before: the engine may
     still be writing its memory.
@@ -30,11 +32,13 @@ class Stepper:
         engine: Engine,
         thread: EngineThread,
         *,
+        may_step: Callable[[], Awaitable[None]],
         send: Callable[[Frames], None],
         ended: Callable[[DecodeSession], None],
     ) -> None:
         self._engine = engine
         self._thread = thread
+        self._may_step = may_step
         self._send = send
         self._ended = ended
         self._joined: list[DecodeSession] = []
@@ -66,7 +70,9 @@ class Stepper:
             while not self._joined:
                 self._wake.clear()
                 await self._wake.wait()
-            await self._step(list(self._joined))
+            await self._may_step()
+            if self._joined:
+                await self._step(list(self._joined))
 
     async def _step(self, batch: list[DecodeSession]) -> None:
         self._stepping = frozenset(batch)

@@ -49,6 +49,7 @@ class ComputeLoop:
     async def run(self) -> None:
         """Task body: one engine call after the other while there are prompts."""
         while True:
+            await self._links.tenure.may_step()
             self._wake.clear()
             picked, refused = self._queue.pick(self._chunk_tokens)
             for run, error in refused:

@@ -18,6 +18,10 @@ from shared.runtime.engine_thread import EngineThread
 from shared.runtime.tasks import Tasks
 
 
+async def always() -> None:
+    return
+
+
 class HeldEngine(FakeEngine):
     """Each step waits for `go`, and may fail."""
 
@@ -49,7 +53,7 @@ class Decode:
         self.ended: list[DecodeSession] = []
         self.sent = asyncio.Event()
         self._desk = ClaimDesk(self.engine, "d0", batch_limit=64, window_bytes=1 << 20)
-        self.stepper = Stepper(self.engine, self.thread, send=self._send, ended=self._ended)
+        self.stepper = Stepper(self.engine, self.thread, may_step=always, send=self._send, ended=self._ended)
         tasks.start(self.stepper.run(), name="stepper")
 
     def session(self, **fields: object) -> DecodeSession:
