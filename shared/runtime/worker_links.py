@@ -59,7 +59,7 @@ class WorkerLinks:
     @property
     def boot(self) -> str:
         """Which start of the worker speaks; whoever is given a session is told."""
-        return self.identity.boot
+        return self.tenure.boot
 
     @classmethod
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:

@@ -76,7 +76,7 @@ async def test_gone_for_all_and_soon_back_no_session_moves(fleet: Fleet, server:
     """Longer than the lease: the worker stops, and asks whether its session is still its own."""
     stream = Stream(fleet, clients)
     await stream.has(20)
-    [session] = fleet.sessions._sessions.values()
+    [session] = fleet.sessions._table
     await server.stop()
     tenure = fleet.links("d0").tenure
     await eventually(lambda: tenure.state is TenureState.LAPSED)
