@@ -185,6 +185,20 @@ class WorkerFailed(BatonError):
     retryable = True
 
 
+class EngineFailed(WorkerFailed):
+    """The engine failed on this session, and served the others that were with it."""
+
+    code = "engine_failed"
+
+
+class Quarantined(BatonError):
+    """The prompt has crashed two workers: it is refused for some minutes, so that it does not crash a third."""
+
+    code = "quarantined"
+    http_status = 422
+    openai_type = "invalid_request_error"
+
+
 class UnsupportedModel(BatonError):
     """The model needs something the engine does not honour; never served approximately."""
 

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
+from shared.core import FinishReason, ModelSpec, Role, SampledToken, finish_reason
 from shared.kv.receiver import Receiver
 from shared.protocol.to_decode import Claim, ClaimGranted
 from shared.protocol.to_gateway import HandoffReport, TokenFrame
@@ -67,6 +67,21 @@ class DecodeSession:
         self._handoff = handoff
         self._started_s = time.monotonic()
         self._next_index += 1
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether its first step may end this process, for all its gateway knows."""
+        return self.claim.trial and self._next_index == self.claim.emitted + 1
+
+    def began_frame(self) -> TokenFrame:
+        """The frame that says that the engine takes the session up now."""
+        return TokenFrame(
+            session=self.claim.session,
+            epoch=self.claim.epoch,
+            index=self._next_index,
+            ids=b"",
+            began=Role.DECODE,
+        )
 
     def frame(self, sampled: SampledToken, spec: ModelSpec) -> TokenFrame:
         """The frame that carries `sampled`, with the end if this token is the last."""

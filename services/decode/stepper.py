@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from services.decode.session import DecodeSession, SessionState
 from shared.core import FinishReason, SampledToken
 from shared.engine.contract import Engine
-from shared.errors import BatonError, WorkerFailed
+from shared.errors import BatonError, EngineFailed
 from shared.protocol.to_gateway import TokenFrame
+from shared.runtime.apart import Streak, call_apart
 from shared.runtime.engine_thread import EngineThread
-
-logger = logging.getLogger(__name__)
 
 Frames = list[tuple[str, TokenFrame]]
 
 
 class Stepper:
-    """Steps the sessions that have joined, once `may_step` returns.
+    """Steps the sessions that have joined. `send` gets each step's frames, `ended` each session that is over.
 
-    `send` gets each step's frames, `ended` each session that is over.
+    `announce` is awaited before a session on trial makes its first step, which it makes alone.
 
     A session that leaves while a step runs is handed to `ended` when that step is done, never before: the engine may
     still be writing its memory.
@@ -32,15 +30,16 @@ class Stepper:
         engine: Engine,
         thread: EngineThread,
         *,
-        may_step: Callable[[], Awaitable[None]],
         send: Callable[[Frames], None],
         ended: Callable[[DecodeSession], None],
+        announce: Callable[[DecodeSession], Awaitable[None]],
     ) -> None:
         self._engine = engine
         self._thread = thread
-        self._may_step = may_step
         self._send = send
         self._ended = ended
+        self._announce = announce
+        self._streak = Streak()
         self._joined: list[DecodeSession] = []
         self._stepping: frozenset[DecodeSession] = frozenset()
         self._wake = asyncio.Event()
@@ -65,32 +64,40 @@ class Stepper:
             self._ended(session)
 
     async def run(self) -> None:
-        """Task body: step while anyone runs, wait otherwise."""
+        """Task body: step while anyone runs, wait otherwise. Raises EngineFailed when the engine fails on everyone."""
         while True:
             while not self._joined:
                 self._wake.clear()
                 await self._wake.wait()
-            await self._may_step()
-            if self._joined:
-                await self._step(list(self._joined))
+            on_trial = next((session for session in self._joined if session.on_trial), None)
+            await self._step(list(self._joined) if on_trial is None else [on_trial])
 
     async def _step(self, batch: list[DecodeSession]) -> None:
         self._stepping = frozenset(batch)
-        try:
-            sampled = await self._thread.call(self._engine.step, [session.key for session in batch])
-        except Exception as error:  # noqa: BLE001 - the boundary between the engine and its sessions
-            self._fail(batch, error)
-        else:
-            self.steps += 1
-            self._absorb(batch, sampled)
+        if batch[0].on_trial:
+            await self._announce(batch[0])
+        outcomes = await call_apart(self._call, batch)
+        self.steps += 1
+        self._absorb(batch, outcomes)
+        for session, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, EngineFailed):
+                self._streak.failed(session.claim.session)
+            else:
+                self._streak.served()
 
-    def _absorb(self, batch: list[DecodeSession], sampled: list[SampledToken]) -> None:
+    async def _call(self, batch: Sequence[DecodeSession]) -> list[SampledToken]:
+        return await self._thread.call(self._engine.step, [session.key for session in batch])
+
+    def _absorb(self, batch: list[DecodeSession], outcomes: list[SampledToken | EngineFailed]) -> None:
         frames: Frames = []
         over = [session for session in batch if session.state is SessionState.ENDED]
-        for session, token in zip(batch, sampled, strict=True):
+        for session, outcome in zip(batch, outcomes, strict=True):
             if session.state is SessionState.ENDED:
                 continue
-            frame = session.frame(token, self._engine.spec)
+            if isinstance(outcome, EngineFailed):
+                frame = error_frame(session, outcome)
+            else:
+                frame = session.frame(outcome, self._engine.spec)
             frames.append((session.claim.gateway, frame))
             if frame.finish is not None:
                 self._retire(session)
@@ -103,16 +110,6 @@ class Stepper:
     def _retire(self, session: DecodeSession) -> None:
         session.advance(SessionState.ENDED)
         self._joined.remove(session)
-
-    def _fail(self, batch: list[DecodeSession], error: Exception) -> None:
-        logger.error("decode step failed, %d sessions with it", len(batch), exc_info=error)
-        failure = WorkerFailed(f"decode step failed: {error}")
-        self._stepping = frozenset()
-        for session in batch:
-            if session.state is not SessionState.ENDED:
-                self._retire(session)
-                self._send([(session.claim.gateway, error_frame(session, failure))])
-            self._ended(session)
 
 
 def error_frame(session: DecodeSession, error: BatonError) -> TokenFrame:

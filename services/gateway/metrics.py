@@ -21,6 +21,7 @@ _PROMPT_TOKENS = counter("prompt_tokens", "Prompt tokens of generations that end
 _OUTPUT_TOKENS = counter("output_tokens", "Tokens received from the workers")
 _MOVES = counter("session_moves", "Sessions placed again after a failure")
 _RESUMES = counter("session_resumes", "Sessions resumed by a client, by where they were", ["place"])
+_QUARANTINED = counter("quarantined_prompts", "Prompts refused from then on, because two workers failed of them")
 _TTFT = histogram("ttft_seconds", "Request to first token", TTFT_BUCKETS_S)
 _ITL = histogram("itl_seconds", "Time between tokens", ITL_BUCKETS_S)
 _TOTAL = histogram("request_seconds", "Request to last token", REQUEST_BUCKETS_S)
@@ -37,6 +38,11 @@ def observe_move() -> None:
 def observe_resume(place: str) -> None:
     """A client resumed a session: `here` it was, `taken` over from another gateway, or `ended`."""
     _RESUMES.labels(place).inc()
+
+
+def observe_quarantine() -> None:
+    """A prompt is refused from now on."""
+    _QUARANTINED.inc()
 
 
 def observe_end(session: Session) -> None:

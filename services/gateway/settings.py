@@ -20,6 +20,9 @@ class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="web pages of other hosts that may open WebSockets; * for any")
     ] = ()
     session_limit: Annotated[int, Meta(ge=1, description="generations at once; more are refused")] = 4096
+    quarantine_s: Annotated[float, Meta(ge=0, description="how long a prompt that crashed two workers is refused")] = (
+        300.0
+    )
     attempts: Annotated[int, Meta(ge=1, description="how often a request is placed before it fails")] = 3
     resume_grace_s: Annotated[
         float, Meta(ge=0, description="how long a resumable request runs on when its client is gone")

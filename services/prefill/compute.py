@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Iterator, Sequence
 
 from services.prefill.held import Held, HeldRuns
 from services.prefill.layer_stream import LayerStream
@@ -12,12 +12,14 @@ from services.prefill.run import RunState
 from services.prefill.transfers import Transfers
 from shared.core import SampledToken
 from shared.engine.contract import PrefillSlice
-from shared.errors import WorkerFailed
+from shared.errors import EngineFailed
 from shared.runtime import stages
+from shared.runtime.apart import Streak, call_apart
 from shared.runtime.stages import Stage
 from shared.runtime.worker_service import WorkerContext
 
-logger = logging.getLogger(__name__)
+Slice = tuple[Held, PrefillSlice]
+Computed = tuple[SampledToken | None, float]
 
 
 class ComputeLoop:
@@ -45,37 +47,56 @@ class ComputeLoop:
         self._transfers = transfers
         self._chunk_tokens = chunk_tokens
         self._wake = wake
+        self._streak = Streak()
 
     async def run(self) -> None:
-        """Task body: one engine call after the other while there are prompts."""
+        """Task body: one engine call after the other while there are prompts.
+
+        Raises EngineFailed when the engine fails on everyone.
+        """
         while True:
-            await self._links.tenure.may_step()
             self._wake.clear()
             picked, refused = self._queue.pick(self._chunk_tokens)
             for run, error in refused:
                 self._held.give_up(self._held[run.key], error)
-            if picked:
-                await self._compute([self._held[run.key] for run, _ in picked], [part for _, part in picked])
-            elif not refused:
+            for batch in _calls([(self._held[run.key], part) for run, part in picked]):
+                still_wanted = [(held, part) for held, part in batch if held.run.state is not RunState.ENDED]
+                if still_wanted:
+                    await self._compute(still_wanted)
+            if not picked and not refused:
                 await self._wake.wait()
 
-    async def _compute(self, batch: list[Held], slices: list[PrefillSlice]) -> None:
-        feeds = [(held.sender, part) for held, part in zip(batch, slices, strict=True)]
-        stream = LayerStream(feeds, asyncio.get_running_loop())
-        for held in batch:
+    async def _compute(self, batch: list[Slice]) -> None:
+        stream = LayerStream([(held.sender, part) for held, part in batch], asyncio.get_running_loop())
+        for held, _ in batch:
             self._transfers.start(held)
-        with self._held.computing(batch):
-            try:
-                sampled, ended_s = await self._thread.call(stream.compute, self._engine)
-            except Exception as error:
-                logger.error("prefill failed, %d prompts with it", len(batch), exc_info=error)
-                for held in batch:
-                    self._held.give_up(held, WorkerFailed(f"prefill failed: {error}"))
-                return
-        for held, part, token in zip(batch, slices, sampled, strict=True):
-            if held.run.state is not RunState.ENDED:
-                stream.finish(held.sender, self._engine.spec.layout.layers)
-                self._absorb(held, part, token, ended_s)
+
+        async def call(some: Sequence[Slice]) -> list[Computed]:
+            sampled, ended_s = await self._thread.call(stream.compute, self._engine, [part for _, part in some])
+            return [(token, ended_s) for token in sampled]
+
+        with self._held.computing(held for held, _ in batch):
+            await self._announce([held for held, _ in batch if not held.run.began])
+            outcomes = await call_apart(call, batch)
+        for (held, part), outcome in zip(batch, outcomes, strict=True):
+            if held.run.state is RunState.ENDED:
+                continue
+            if isinstance(outcome, EngineFailed):
+                self._held.give_up(held, outcome)
+                self._streak.failed(held.run.order.session)
+                continue
+            self._streak.served()
+            stream.finish(held.sender, self._engine.spec.layout.layers)
+            self._absorb(held, part, *outcome)
+
+    async def _announce(self, fresh: list[Held]) -> None:
+        """Their gateways learn that the engine takes them up; for sure, where that may end this process."""
+        for held in fresh:
+            held.run.began = True
+        if len(fresh) == 1 and fresh[0].run.order.trial:
+            await self._links.announce(fresh[0].run.order.gateway, fresh[0].run.began_frame())
+        else:
+            self._links.send_frames([(held.run.order.gateway, held.run.began_frame()) for held in fresh])
 
     def _absorb(self, held: Held, part: PrefillSlice, token: SampledToken | None, computed_at_s: float) -> None:
         held.run.done_tokens = part.stop
@@ -94,3 +115,12 @@ class ComputeLoop:
             return
         held.run.advance(RunState.SENDING)
         held.sender.finish(token.token_id, computed_at_s)
+
+
+def _calls(picked: list[Slice]) -> Iterator[list[Slice]]:
+    """Who shares a call: a prompt on trial shares none."""
+    together = [one for one in picked if not one[0].run.order.trial]
+    yield together
+    for one in picked:
+        if one not in together:
+            yield [one]

@@ -19,17 +19,19 @@ class LayerStream:
 
     def __init__(self, feeds: Sequence[tuple[Sender, PrefillSlice]], loop: asyncio.AbstractEventLoop) -> None:
         self._feeds = [_Feed(sender, part) for sender, part in feeds]
+        self._called = self._feeds
         self._loop = loop
 
     def on_layer(self, layers: int) -> None:
         """On the engine's thread: the first `layers` layers of all slices are in the cache."""
-        due = [feed for feed in self._feeds if layers % feed.group == 0]
+        due = [feed for feed in self._called if layers % feed.group == 0]
         if due:
             self._loop.call_soon_threadsafe(_reach, due, layers)
 
-    def compute(self, engine: Engine) -> tuple[list[SampledToken | None], float]:
-        """On the engine's thread: the call itself, and when it ended (monotonic)."""
-        sampled = engine.prefill([feed.part for feed in self._feeds], self.on_layer)
+    def compute(self, engine: Engine, parts: Sequence[PrefillSlice]) -> tuple[list[SampledToken | None], float]:
+        """On the engine's thread: the call itself, or one for some of its `parts`; and when it ended (monotonic)."""
+        self._called = [feed for feed in self._feeds if feed.part in parts]
+        sampled = engine.prefill(parts, self.on_layer)
         return sampled, time.monotonic()
 
     def finish(self, sender: Sender, layers: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import time
 
-from shared.core import FinishReason, ModelSpec, SampledToken, finish_reason
+from shared.core import FinishReason, ModelSpec, Role, SampledToken, finish_reason
 from shared.engine.contract import PrefillSlice, SequenceSpec
 from shared.errors import BatonError
 from shared.kv.sender import Sender
@@ -41,6 +41,7 @@ class PrefillRun:
         self.deadline_s = now_s + order.deadline_ms / 1000
         self.state = RunState.QUEUED
         self.done_tokens = order.cached_tokens
+        self.began = False
         self._accepted_s = now_s
         self._started_s = now_s
 
@@ -91,6 +92,11 @@ class PrefillRun:
             computed_tokens=self.prompt_tokens - self.order.cached_tokens,
             cached_tokens=self.order.cached_tokens,
         )
+
+    def began_frame(self) -> TokenFrame:
+        """The frame that says that the engine takes the prompt up now."""
+        order = self.order
+        return TokenFrame(session=order.session, epoch=order.epoch, index=order.emitted, ids=b"", began=Role.PREFILL)
 
     def first_frame(self, sampled: SampledToken, spec: ModelSpec, worker: str) -> TokenFrame:
         """The frame with the first token, and the end if it is the last one too."""

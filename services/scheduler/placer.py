@@ -90,6 +90,7 @@ class Placer:
             sampling=request.sampling,
             deadline_ms=deadline_ms,
             emitted=request.emitted,
+            trial=request.trial,
         )
         take_back = self._fleet.give_decode(beat, _capacity_tokens(request))
         try:
@@ -183,4 +184,5 @@ def _order(decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms
         credit_bytes=grant.credit_bytes,
         cached_tokens=grant.cached_tokens,
         emitted=request.emitted,
+        trial=request.trial,
     )

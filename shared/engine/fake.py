@@ -53,7 +53,7 @@ class FakePace(msgspec.Struct, frozen=True):
 
 
 class FakePoison(msgspec.Struct, frozen=True):
-    """Token ids that, anywhere in a sequence, break the call that computes with it; -1 is none.
+    """Token ids that, anywhere in a prompt, break the call that computes with it; -1 is none.
 
     `crash` kills the process, `error` raises, `hang` never returns.
     """
@@ -68,6 +68,7 @@ class _FakeSequence:
 
     def __init__(self, spec: SequenceSpec, blocks: SequenceBlocks, columns: Columns) -> None:
         self.ids = list(spec.prompt_ids)
+        self.prompt = frozenset(self.ids[: len(self.ids) - spec.emitted])
         self.sampling = spec.sampling
         self.prompt_tokens = len(self.ids)
         self.blocks = blocks
@@ -187,7 +188,9 @@ class FakeEngine:
     def _swallow(self, keys: Iterable[str]) -> None:
         """Poison works before anything is computed, as the contract wants it of a call that raises."""
         poison = self._poison
-        ids = {token for key in keys for token in self._sequences[key].ids} if poison != _NO_POISON else ()
+        if poison == _NO_POISON:
+            return
+        ids = {token for key in keys for token in self._sequences[key].prompt}
         if poison.crash in ids:
             os.kill(os.getpid(), signal.SIGKILL)
         if poison.hang in ids:

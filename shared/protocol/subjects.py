@@ -17,6 +17,7 @@ GENERATE = f"{ROOT}.generate"
 CANCEL_GENERATION = f"{GENERATE}.cancel.*"
 PLACE = f"{ROOT}.scheduler.place"
 CANCEL_PLACEMENT = f"{ROOT}.scheduler.cancel"
+QUARANTINE = f"{ROOT}.quarantine"
 BEATS = f"{ROOT}.beat.>"
 JOURNAL = f"{ROOT}.journal"
 TAKEN_OVER = f"{ROOT}.gateway.takenover"
@@ -61,11 +62,6 @@ def tokens(gateway: str) -> str:
 def taken(gateway: str) -> str:
     """Where a gateway hears which scheduler has its question."""
     return f"{ROOT}.taken.{gateway}"
-
-
-def held(gateway: str) -> str:
-    """Where a gateway is asked which of its sessions a worker still holds by right."""
-    return f"{ROOT}.held.{gateway}"
 
 
 def kv(session: str, epoch: int) -> str:

@@ -7,7 +7,10 @@ from shared.protocol.wire import U32, Count, Message, Name, SessionId
 
 
 class Claim(Message, frozen=True, kw_only=True):
-    """Reserve space for a session and be ready to receive its KV."""
+    """Reserve space for a session and be ready to receive its KV.
+
+    `trial`: its first step is made alone, and the gateway is told before.
+    """
 
     session: SessionId
     epoch: U32
@@ -18,6 +21,7 @@ class Claim(Message, frozen=True, kw_only=True):
     sampling: SamplingParams
     deadline_ms: Count
     emitted: Count = 0
+    trial: bool = False
 
 
 class ClaimGranted(Message, frozen=True, kw_only=True):

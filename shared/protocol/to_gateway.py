@@ -1,5 +1,4 @@
-"""What a gateway receives: who took its question; who holds its sessions; token frames, batched per step, with the
-reports of a timeline."""
+"""What a gateway receives: who took its question; token frames, batched per step, with the reports of a timeline."""
 
 from __future__ import annotations
 
@@ -22,30 +21,6 @@ class Taken(Message, frozen=True, kw_only=True):
     scheduler: Name
     boot: str
     connection: Count
-
-
-class HeldSession(msgspec.Struct, frozen=True, kw_only=True):
-    """One session, in one epoch, on a worker."""
-
-    session: SessionId
-    epoch: U32
-
-
-class HeldSessions(Message, frozen=True, kw_only=True):
-    """A worker whose connection was gone says which of the gateway's sessions it holds: all of them, or none.
-
-    What it holds no more, and what it said before, may not have arrived.
-    """
-
-    worker: Name
-    role: Role
-    sessions: tuple[HeldSession, ...]
-
-
-class StillHeld(Message, frozen=True, kw_only=True):
-    """Reply to `HeldSessions`: those that nobody else has taken over. The worker drops the others."""
-
-    sessions: tuple[HeldSession, ...]
 
 
 class HandoffReport(Message, frozen=True, kw_only=True):
@@ -75,6 +50,7 @@ class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens `[index, index + n)` of one session, as int32 bytes, or its end, or both.
 
     `error` stands where the session ended without finishing. Reports travel once, with the first frame of a phase.
+    `began` says that the engine of this phase takes the session up now: of prefill always, of decode for one on trial.
     """
 
     session: str
@@ -86,6 +62,7 @@ class TokenFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     prefill: PrefillReport | None = None
     handoff: HandoffReport | None = None
+    began: Role | None = None
 
 
 class TokenBatch(Message, frozen=True, kw_only=True):
@@ -93,3 +70,15 @@ class TokenBatch(Message, frozen=True, kw_only=True):
 
     worker: Name
     frames: tuple[TokenFrame, ...]
+
+
+class PromptQuarantined(Message, frozen=True, kw_only=True):
+    """From one gateway to all: this prompt of `model` has crashed two workers, refuse it for so long.
+
+    `prompt` is the BLAKE2b-128 of its token ids as int32 bytes, in hex.
+    """
+
+    gateway: Name
+    model: str
+    prompt: SessionId
+    for_ms: Count

@@ -10,6 +10,7 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim.
 
     `kv_encoding` is how its cells should travel, if this worker can: the claim takes them exact in any case.
+    `trial`: no other prompt shares its calls, and the gateway is told before the first one.
     """
 
     session: SessionId
@@ -26,6 +27,7 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     cached_tokens: Count = 0
     emitted: Count = 0
     kv_encoding: str = KvEncoding.EXACT.value
+    trial: bool = False
 
 
 class RunAccepted(Message, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
     by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
     earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
-    workers of the same are asked first.
+    workers of the same are asked first. `trial`: a worker died of it, perhaps; whoever gets it computes it alone.
     """
 
     session: SessionId
@@ -26,6 +26,7 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     emitted: Count = 0
     avoid: tuple[Name, ...] = ()
     arithmetic: str = ""
+    trial: bool = False
 
 
 class Placed(Message, frozen=True, kw_only=True):

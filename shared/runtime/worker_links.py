@@ -1,11 +1,11 @@
 """What a prefill and a decode worker share of the outside: two connections, outboxes, heartbeat, who is alive.
 
-Bulk has its own connection, so that KV can neither delay nor cut control messages and tokens. What waits in
-`control_out` is said only while the worker's sessions are its own (`tenure`).
+Bulk has its own connection, so that KV can neither delay nor cut control messages and tokens.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -14,92 +14,71 @@ import msgspec
 
 from shared.bus.connection import Bus
 from shared.bus.data_plane.connection import DataPlane
-from shared.bus.lease import Lease
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
 from shared.core import Role
-from shared.errors import ProtocolError
+from shared.errors import ProtocolError, Unavailable
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat
 from shared.protocol.to_gateway import TokenBatch, TokenFrame
 from shared.protocol.wire import decode
 from shared.runtime.beats import Heartbeat
-from shared.runtime.holder import Holder
 from shared.runtime.tasks import Tasks
-from shared.runtime.tenure import Tenure, TenureState
-from shared.runtime.tenure_keeper import Connections, TenureKeeper
 
 
 class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a worker is on the bus, and how often it says so."""
+    """Who a worker is on the bus."""
 
     role: Role
     worker: str
-    beat_interval_s: float
+    boot: str
 
 
 class WorkerLinks:
     """The connections of one worker. Build with `open`, end with `close`; tasks belong to the `tasks` passed in."""
 
-    control: Bus
-    kv: DataPlane
-    control_out: Outbox
-    kv_out: Outbox
-
-    def __init__(self, identity: WorkerIdentity, tasks: Tasks) -> None:
+    def __init__(self, identity: WorkerIdentity, control: Bus, kv: DataPlane, gateways: Liveness, tasks: Tasks) -> None:
         self.identity = identity
-        self.gateways = Liveness()
-        self.lease = Lease(identity.beat_interval_s)
-        self.tenure = Tenure(self.lease, self._forfeit)
+        self.control = control
+        self.kv = kv
+        self.control_out = Outbox(control)
+        self.kv_out = Outbox(kv)
+        self.gateways = gateways
         self._tasks = tasks
         self._heartbeat: Heartbeat | None = None
-        self._keeper: TenureKeeper | None = None
 
     @property
     def boot(self) -> str:
         """Which start of the worker speaks; whoever is given a session is told."""
-        return self.tenure.boot
+        return self.identity.boot
 
     @classmethod
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
         """Connect both and start the outboxes. Leaves no connection behind when it does not succeed."""
         name = f"{identity.role.value} {identity.worker}"
-        links = cls(identity, tasks)
+        gateways = Liveness()
         async with AsyncExitStack() as opened:
-            links.control = await Bus.connect(
+            control = await Bus.connect(
                 settings,
                 name=name,
                 spawn=tasks.start,
-                on_disconnect=links._disconnected,
-                on_reconnect=links._reconnected,
+                on_disconnect=gateways.suspend,
+                on_reconnect=gateways.resume,
             )
-            opened.push_async_callback(links.control.close)
-            links.kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
-            opened.push_async_callback(links.kv.close)
-            links.control_out = Outbox(links.control, links._may_speak)
-            links.kv_out = Outbox(links.kv)
-            await links.control.listen(subjects.BEATS, links._hear)
+            opened.push_async_callback(control.close)
+            kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
+            opened.push_async_callback(kv.close)
+            links = cls(identity, control, kv, gateways, tasks)
+            await control.listen(subjects.BEATS, links._hear)
             opened.pop_all()
         tasks.start(links.control_out.run(), name="control outbox")
         tasks.start(links.kv_out.run(), name="kv outbox")
         return links
 
-    def start_heartbeat(self, make: Callable[[], Beat], holder: Holder) -> None:
-        """`holder` may hold sessions from now on, for as long as its beats are heard."""
-        identity = self.identity
-        self._heartbeat = Heartbeat(self.control, make, identity.beat_interval_s)
-        self._keeper = TenureKeeper(
-            self.tenure,
-            holder,
-            Connections(self.control, self.kv, self.control_out, self.gateways),
-            self._tasks,
-            role=identity.role,
-            worker=identity.worker,
-            beat_interval_s=identity.beat_interval_s,
-        )
+    def start_heartbeat(self, make: Callable[[], Beat], interval_s: float) -> None:
+        self._heartbeat = Heartbeat(self.control, make, interval_s)
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
-        self._tasks.start(self._keeper.run(), name="tenure")
 
     def changed(self) -> None:
         """Tell the fleet soon that load or state changed."""
@@ -119,9 +98,16 @@ class WorkerLinks:
             message = TokenBatch(worker=self.identity.worker, frames=tuple(batch))
             self.control_out.post(subjects.tokens(gateway), message)
 
+    async def announce(self, gateway: str, frame: TokenFrame) -> None:
+        """Send `frame` and return when the server has it: whatever happens to this process then, it was said."""
+        self.send_frames([(gateway, frame)])
+        await self.control_out.drain()
+        with contextlib.suppress(Unavailable):
+            await self.control.flush()
+
     async def close(self) -> None:
         """Publish what was posted and disconnect; the outboxes' tasks must still run. Idempotent."""
-        if self.control.connected and self.tenure.state is TenureState.HELD:
+        if self.control.connected:
             await self.control_out.drain()
         await self.kv.close()
         await self.control.close()
@@ -133,29 +119,3 @@ class WorkerLinks:
             return
         if beat.role is Role.GATEWAY:
             self.gateways.hear(beat)
-        elif beat.worker == self.identity.worker and beat.role is self.identity.role:
-            self._hear_own(beat)
-
-    def _hear_own(self, beat: Beat) -> None:
-        if beat.boot == self.tenure.boot:
-            self.tenure.heard(beat.number)
-
-    async def _may_speak(self) -> None:
-        """Wait until what is published is not only buffered. nats-py tells of a loss a moment after it knows."""
-        await self.tenure.may_speak()
-        while not self.control.connected:
-            self.tenure.disconnected()
-            await self.tenure.may_speak()
-
-    def _disconnected(self) -> None:
-        self.gateways.suspend()
-        self.tenure.disconnected()
-
-    def _reconnected(self) -> None:
-        self.gateways.resume()
-        self.tenure.reconnected()
-        self.changed()
-
-    def _forfeit(self) -> None:
-        if self._keeper is not None:
-            self._keeper.forfeit()

@@ -13,16 +13,18 @@ Beat = dict[str, Any]
 
 
 class BeatWatch:
-    """The last beat of each worker; `hear` is the callback of a subscription."""
+    """The last beat of each worker, and all its starts; `hear` is the callback of a subscription."""
 
     def __init__(self) -> None:
         self.last: dict[str, Beat] = {}
+        self.boots: dict[str, set[str]] = {}
         self._heard = asyncio.Condition()
 
     async def hear(self, message: Msg) -> None:
         beat = msgpack.unpackb(message.data)
         async with self._heard:
             self.last[beat["worker"]] = beat
+            self.boots.setdefault(beat["worker"], set()).add(beat["boot"])
             self._heard.notify_all()
 
     async def until(self, holds: Callable[[dict[str, Beat]], bool]) -> None:

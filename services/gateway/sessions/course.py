@@ -10,6 +10,7 @@ import logging
 from services.gateway.metrics import observe_move
 from services.gateway.sessions.placing import Placing
 from services.gateway.sessions.session import Session
+from services.gateway.sessions.suspicion import Suspicion
 from shared.core import FinishReason, SampledToken
 from shared.errors import BatonError, Draining
 
@@ -19,12 +20,14 @@ logger = logging.getLogger(__name__)
 class Course:
     """`attempts` is how often a session may be placed in all."""
 
-    def __init__(self, placing: Placing, attempts: int) -> None:
+    def __init__(self, placing: Placing, suspicion: Suspicion, attempts: int) -> None:
         self._placing = placing
+        self._suspicion = suspicion
         self._attempts = attempts
 
     async def begin(self, session: Session) -> None:
         """Return when workers hold `session`. Raises why none will."""
+        await self._suspicion.admit(session)
         await self._placing.place(session)
 
     async def next_tokens(self, session: Session) -> tuple[list[SampledToken], FinishReason | None]:
@@ -43,6 +46,8 @@ class Course:
 
     async def _place_again(self, session: Session, error: BatonError) -> None:
         """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""
+        self._suspicion.over(session)
+        self._suspicion.check(session)
         # A worker that leaves in good order has not failed: that may happen to a session any number of times.
         session.failures += not isinstance(error, Draining)
         if session.given_up.is_set() or not error.retryable or session.failures >= self._attempts:
@@ -52,4 +57,4 @@ class Course:
         observe_move()
         session.moves += 1
         session.begin_epoch(session.epoch + 1)
-        await self._placing.place(session)
+        await self.begin(session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,21 +21,21 @@ from services.gateway.kept.sessions import KeptLinks, KeptSessions
 from services.gateway.kept.writer import JournalWriter
 from services.gateway.sessions.course import Course
 from services.gateway.sessions.placing import Placing
-from services.gateway.sessions.roll_call import answer
 from services.gateway.sessions.running import RunningGeneration
 from services.gateway.sessions.session import Session
 from services.gateway.sessions.strays import Strays
+from services.gateway.sessions.suspicion import Suspicion
 from services.gateway.sessions.table import SessionTable
 from services.gateway.sessions.text import DeltaWriter, with_timings
-from services.gateway.sessions.watch import unnoticed_failure
+from services.gateway.sessions.watch import LostWorker, unnoticed_failure
 from shared.bus.connection import Bus
 from shared.bus.liveness import Liveness
 from shared.bus.memory_stream import StreamLimits
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import BatonError, ProtocolError
+from shared.errors import BatonError, EngineFailed, ProtocolError
 from shared.protocol import subjects
-from shared.protocol.to_gateway import HeldSessions, StillHeld, Taken, TokenBatch, TokenFrame
+from shared.protocol.to_gateway import Taken, TokenBatch, TokenFrame
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
@@ -65,7 +66,10 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """`attempts` is how often a session may be placed in all, `session_limit` how many may run at once."""
+    """`attempts` is how often a session may be placed in all, `session_limit` how many may run at once.
+
+    `quarantine_s` is how long a prompt that crashed two workers is refused.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Sessions:
         model: str,
         session_limit: int,
         attempts: int,
+        quarantine_s: float,
         keep: KeepSettings | None = None,
     ) -> None:
         keep = keep or KeepSettings()
@@ -83,8 +88,9 @@ class Sessions:
         self._fleet = links.fleet
         self._tasks = links.tasks
         self._placing = Placing(links.bus, links.outbox, links.fleet, links.tasks, gateway=gateway, model=model)
-        self._course = Course(self._placing, attempts)
-        self._table = SessionTable(self._placing, session_limit)
+        self.suspicion = Suspicion(links.outbox, links.fleet, gateway=gateway, model=model, keep_s=quarantine_s)
+        self._course = Course(self._placing, self.suspicion, attempts)
+        self._table = SessionTable(self._placing, self.suspicion, session_limit)
         self._strays = Strays()
         self._tokenizer = tokenizer
         self._journal = Journal(links.bus, keep.limits, gateway=gateway, model=model)
@@ -138,6 +144,7 @@ class Sessions:
         for session in self._table:
             session.give_up(error)
         self._placing.reconnected()
+        self.suspicion.end_all()
 
     def on_tokens(self, _subject: str, data: bytes) -> None:
         """Listener of this gateway's token subject."""
@@ -151,7 +158,7 @@ class Sessions:
             if session is None or frame.epoch < session.epoch:
                 self._turn_away(batch.worker, frame)
             else:
-                self._on_frame(session, frame)
+                self._on_frame(session, batch.worker, frame)
 
     def on_taken(self, _subject: str, data: bytes) -> None:
         """Listener of the subject on which schedulers say that they have a question."""
@@ -163,10 +170,6 @@ class Sessions:
     def on_taken_over(self, subject: str, data: bytes) -> None:
         """Listener: a gateway took a session over."""
         self._kept.on_taken_over(subject, data)
-
-    async def on_held(self, held: HeldSessions) -> StillHeld:
-        """Handler of the subject on which a worker that was cut off says what it holds."""
-        return answer(self._table, held)
 
     def reconnected(self) -> None:
         """The gateway's connection is back: what came meanwhile is lost."""
@@ -187,10 +190,22 @@ class Sessions:
             looked_s = time.monotonic()
             self._placing.look()
             self._kept.look()
-            for session in self._table:
-                failure = unnoticed_failure(session, self._fleet)
-                if failure is not None:
-                    session.fail(failure)
+            self.suspicion.revive()
+            self._fail_unnoticed()
+
+    def _fail_unnoticed(self) -> None:
+        lost: dict[tuple[Role, str], list[Session]] = defaultdict(list)
+        last: dict[tuple[Role, str], LostWorker] = {}
+        for session in self._table:
+            failure = unnoticed_failure(session, self._fleet)
+            if failure is None:
+                continue
+            session.fail(failure)
+            if isinstance(failure, LostWorker):
+                lost[failure.role, failure.worker].append(session)
+                last[failure.role, failure.worker] = failure
+        for worker, failure in last.items():
+            self.suspicion.lost(failure, lost[worker])
 
     @asynccontextmanager
     async def _generate(self, request: GenerationRequest) -> AsyncIterator[RunningGeneration]:
@@ -222,11 +237,15 @@ class Sessions:
             for role in (Role.PREFILL, Role.DECODE):
                 self._outbox.post(subjects.cancel(role, worker), cancel)
 
-    def _on_frame(self, session: Session, frame: TokenFrame) -> None:
+    def _on_frame(self, session: Session, worker: str, frame: TokenFrame) -> None:
         try:
             session.on_frame(frame)
         except ProtocolError as error:
             logger.warning("token frame refused: %s", error, extra={"session": session.id})
+            return
+        if frame.error is not None and frame.error.code == EngineFailed.code and frame.epoch == session.epoch:
+            self.suspicion.engine_failed(session, worker)
+        self.suspicion.progressed(session)
 
     def _verify(self) -> None:
         """This process was cut off, or stood still: others may have gone on."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from functools import cached_property
 
 import msgspec
 
 from services.gateway.generation import GenerationRequest
 from services.gateway.sessions.delivery import Delivery
+from services.gateway.sessions.quarantine import prompt_key
 from services.gateway.sessions.timeline import Timeline
 from shared.core import FinishReason, Role, SampledToken
 from shared.errors import BatonError, DeadlineExceeded
@@ -36,7 +38,8 @@ class Session:
     What waits is bounded by the request's `max_tokens`, and the reader takes all of it at once. `moves` counts how
     often it was placed anew, `failures` how often because workers failed it; `left` says that its reader is gone,
     `given_up` that its gateway ends it; `heard` has the boots of the present epoch's workers that have been heard;
-    `heard_at_s` is when the epoch last spoke.
+    `heard_at_s` is when the epoch last spoke; `began` which phases said that their engine has it in hand; `trial` that
+    it is suspected of having ended a worker.
     """
 
     def __init__(self, request: GenerationRequest, resumption: Resumption | None = None) -> None:
@@ -46,6 +49,8 @@ class Session:
         self.timeline = Timeline()
         self.placed: Placed | None = None
         self.handed_off = False
+        self.began: set[Role] = set()
+        self.trial = False
         self.moves = 0
         self.failures = 0
         self.left = False
@@ -55,7 +60,7 @@ class Session:
         self.arithmetic = resumption.arithmetic
         self._delivery = Delivery(resumption.epoch, len(resumption.emitted))
         self._emitted = list(resumption.emitted)
-        self._resumed_at = len(resumption.emitted)
+        self._resumed_at = self._epoch_start = len(resumption.emitted)
         self._left_workers: list[str] = []
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None
@@ -63,7 +68,6 @@ class Session:
         self._stopped = False
         self._placed_at_s = 0.0
         self.heard_at_s = 0.0
-        self._disowned_s: dict[tuple[Role, str], float] = {}
         self._waits_since_s: float | None = None
         self._deadline_s = time.monotonic() + request.deadline_s
 
@@ -81,21 +85,15 @@ class Session:
         """How many tokens workers have sent to this gateway."""
         return len(self._emitted) - self._resumed_at
 
-    def needed_workers(self) -> list[tuple[Role, str]]:
-        """On whom the present epoch depends: decode, and prefill until the cache is handed over."""
-        if self.placed is None or self.finished:
-            return []
-        decode, prefill = (Role.DECODE, self.placed.decode), (Role.PREFILL, self.placed.prefill)
-        return [decode] if self.handed_off else [decode, prefill]
+    @property
+    def epoch_tokens(self) -> int:
+        """How many tokens the present epoch has brought: the first one is from prefill."""
+        return len(self._emitted) - self._epoch_start
 
-    def disown(self, role: Role, worker: str) -> None:
-        """This worker has said that it does not hold the session."""
-        self._disowned_s.setdefault((role, worker), time.monotonic())
-
-    def disowned_for_s(self) -> float:
-        """How long a worker it needs has not held it, and nothing was heard of it; 0 when all do."""
-        moments_s = [self._disowned_s[worker] for worker in self.needed_workers() if worker in self._disowned_s]
-        return min(time.monotonic() - min(moments_s), self.quiet_for_s()) if moments_s else 0.0
+    @cached_property
+    def prompt(self) -> str:
+        """The name of its prompt (`prompt_key`)."""
+        return prompt_key(self.request.prompt_ids)
 
     def left_s(self) -> float:
         return self._deadline_s - time.monotonic()
@@ -125,7 +123,8 @@ class Session:
         self.placed = None
         self.handed_off = False
         self.heard.clear()
-        self._disowned_s.clear()
+        self.began.clear()
+        self._epoch_start = len(self._emitted)
         self._failure = None
         self._waits_since_s = None
 
@@ -149,6 +148,7 @@ class Session:
             emitted=len(self._emitted),
             avoid=tuple(self._left_workers),
             arithmetic=self.arithmetic,
+            trial=self.trial,
         )
 
     def place(self, placed: Placed) -> None:
@@ -164,6 +164,8 @@ class Session:
             self.heard_at_s = time.monotonic()
             self.timeline.report(frame)
             self.handed_off = self.handed_off or frame.handoff is not None
+            if frame.began is not None:
+                self.began.add(frame.began)
         if not self._delivery.waits:
             self._waits_since_s = None
         elif tokens or self._waits_since_s is None:

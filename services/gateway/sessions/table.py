@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from services.gateway.metrics import observe_end
 from services.gateway.sessions.placing import Placing
 from services.gateway.sessions.session import Session
+from services.gateway.sessions.suspicion import Suspicion
 from shared.errors import Draining, Overloaded
 
 RETRY_AFTER_MS = 1000
@@ -16,8 +17,9 @@ RETRY_AFTER_MS = 1000
 class SessionTable:
     """At most `limit` sessions at once."""
 
-    def __init__(self, placing: Placing, limit: int) -> None:
+    def __init__(self, placing: Placing, suspicion: Suspicion, limit: int) -> None:
         self._placing = placing
+        self._suspicion = suspicion
         self._limit = limit
         self._sessions: dict[str, Session] = {}
         self._draining = False
@@ -53,6 +55,7 @@ class SessionTable:
             return
         del self._sessions[session.id]
         session.left = True
+        self._suspicion.over(session)
         if not session.finished:
             self._placing.cancel(session)
         observe_end(session)

@@ -14,7 +14,6 @@ from shared.bus.settings import BusSettings
 from shared.core import Role
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
-from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat
 from shared.runtime.tasks import Tasks
 
@@ -37,12 +36,18 @@ class Gateway:
         outbox = Outbox(bus)
         links = SessionLinks(bus=bus, outbox=outbox, fleet=self._view.liveness, tasks=tasks)
         self.sessions = Sessions(
-            links, fleet.tokenizer, gateway=name, model=fleet.model, session_limit=64, attempts=3, keep=self._keep
+            links,
+            fleet.tokenizer,
+            gateway=name,
+            model=fleet.model,
+            session_limit=64,
+            attempts=3,
+            quarantine_s=60.0,
+            keep=self._keep,
         )
         await bus.listen(subjects.BEATS, self._view.hear)
         await bus.listen(subjects.tokens(name), self.sessions.on_tokens)
         await bus.listen(subjects.taken(name), self.sessions.on_taken)
-        await bus.serve(subjects.held(name), HeldSessions, self.sessions.on_held)
         await bus.listen(subjects.TAKEN_OVER, self.sessions.on_taken_over)
         await bus.flush()
         tasks.start(outbox.run(), name="outbox")

@@ -18,10 +18,6 @@ from shared.runtime.engine_thread import EngineThread
 from shared.runtime.tasks import Tasks
 
 
-async def always() -> None:
-    return
-
-
 class HeldEngine(FakeEngine):
     """Each step waits for `go`, and may fail."""
 
@@ -30,7 +26,7 @@ class HeldEngine(FakeEngine):
         self._loop = asyncio.get_running_loop()
         self._go = threading.Semaphore(0)
         self.batches: asyncio.Queue[list[str]] = asyncio.Queue()
-        self.fails = False
+        self.poison: set[str] = set()
 
     def go(self, steps: int = 1) -> None:
         self._go.release(steps)
@@ -38,7 +34,7 @@ class HeldEngine(FakeEngine):
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         self._loop.call_soon_threadsafe(self.batches.put_nowait, list(keys))
         assert self._go.acquire(timeout=30)
-        if self.fails:
+        if self.poison & set(keys):
             raise ArithmeticError("made to fail")
         return super().step(keys)
 
@@ -51,10 +47,13 @@ class Decode:
         self.thread = EngineThread("engine")
         self.frames: list[tuple[str, int, FinishReason | None]] = []
         self.ended: list[DecodeSession] = []
+        self.announced: list[DecodeSession] = []
         self.sent = asyncio.Event()
         self._desk = ClaimDesk(self.engine, "d0", batch_limit=64, window_bytes=1 << 20)
-        self.stepper = Stepper(self.engine, self.thread, may_step=always, send=self._send, ended=self._ended)
-        tasks.start(self.stepper.run(), name="stepper")
+        self.stepper = Stepper(self.engine, self.thread, send=self._send, ended=self._ended, announce=self._announce)
+        self.failed = asyncio.Event()
+        stepping = tasks.start(self.stepper.run(), name="stepper")
+        stepping.add_done_callback(lambda _: self.failed.set())
 
     def session(self, **fields: object) -> DecodeSession:
         """One that has its cache and the first token."""
@@ -79,6 +78,9 @@ class Decode:
     def _send(self, frames) -> None:
         self.frames += [(frame.session, frame.index, frame.finish) for _, frame in frames]
         self.sent.set()
+
+    async def _announce(self, session: DecodeSession) -> None:
+        self.announced.append(session)
 
     def _ended(self, session: DecodeSession) -> None:
         self.ended.append(session)
@@ -164,20 +166,48 @@ async def test_its_frames_are_sent_before_a_session_is_freed(decode: Decode):
     assert order == ["sent", "freed"]
 
 
-async def test_a_failing_step_ends_all_that_were_in_it_and_none_beside(decode: Decode):
-    first, second = decode.join(), decode.join()
+async def test_a_step_that_fails_for_one_ends_that_one_and_moves_the_others(decode: Decode):
+    first, ill, third = decode.join(), decode.join(), decode.join()
+    decode.engine.poison = {ill.key}
+    decode.engine.go(5)
+    batches = [await decode.engine.batches.get() for _ in range(5)]
+    assert batches[0] == [first.key, ill.key, third.key]
+    assert sorted(batches[1:], key=len) == [[first.key], [ill.key], [third.key], [ill.key, third.key]]
+    await decode.sent.wait()
+    assert decode.ended == [ill]
+    assert decode.frames == [
+        (first.claim.session, 1, None),
+        (ill.claim.session, 0, FinishReason.ERROR),
+        (third.claim.session, 1, None),
+    ]
+    assert await decode.step() == [first.key, third.key]
+
+
+async def test_one_that_leaves_during_a_failing_step_is_freed_after_it(decode: Decode):
+    stays, leaves = decode.join(), decode.join()
     await decode.engine.batches.get()
-    late = decode.join()
-    decode.stepper.leave(second)
-    decode.engine.fails = True
-    decode.engine.go()
-    assert await decode.engine.batches.get() == [late.key]
-    assert decode.ended == [first, second]
-    assert decode.frames == [(first.claim.session, 0, FinishReason.ERROR)]
-    decode.engine.fails = False
-    decode.engine.go()
-    await decode.engine.batches.get()
-    assert decode.frames[1:] == [(late.claim.session, 1, None)]
+    decode.stepper.leave(leaves)
+    decode.engine.poison = {leaves.key}
+    decode.engine.go(3)
+    await decode.sent.wait()
+    assert decode.ended == [leaves]
+    assert decode.frames == [(stays.claim.session, 1, None)]
+
+
+async def test_one_on_trial_makes_its_first_step_alone_and_announced(decode: Decode):
+    first, tried, second = decode.join(), decode.join(trial=True), decode.join()
+    assert await decode.step() == [tried.key]
+    assert decode.announced == [tried]
+    assert await decode.step() == [first.key, tried.key, second.key]
+    assert decode.announced == [tried]
+
+
+async def test_an_engine_that_fails_on_session_after_session_is_given_up(decode: Decode):
+    sessions = [decode.join() for _ in range(3)]
+    decode.engine.poison = {session.key for session in sessions}
+    decode.engine.go(5)
+    await decode.failed.wait()
+    assert decode.ended == sessions
 
 
 async def test_without_sessions_the_engine_rests(decode: Decode):

@@ -65,9 +65,10 @@ async def test_a_computed_call_was_told_of_and_has_an_end() -> None:
     sampling = SamplingParams(temperature=0.0)
     engine.open(SequenceSpec(key="a", prompt_ids=[1, 2, 3], sampling=sampling, capacity_tokens=4))
     told = Told()
-    stream = LayerStream([(as_sender(told), PrefillSlice("a", 0, 3))], asyncio.get_running_loop())
+    part = PrefillSlice("a", 0, 3)
+    stream = LayerStream([(as_sender(told), part)], asyncio.get_running_loop())
     before_s = time.monotonic()
-    (token,), ended_s = await asyncio.to_thread(stream.compute, engine)
+    (token,), ended_s = await asyncio.to_thread(stream.compute, engine, [part])
     stream.finish(as_sender(told), spec.layout.layers)
     assert token is not None
     assert before_s <= ended_s <= time.monotonic()
@@ -103,3 +104,20 @@ def test_whatever_the_engine_tells_every_layer_is_told_of_once(
 
     asyncio.run(run())
     assert [layer for start, stop in told.layers for layer in range(start, stop)] == list(range(30))
+
+
+async def test_a_call_for_some_of_the_slices_tells_of_those_and_of_no_layer_twice() -> None:
+    spec = fake_spec()
+    engine = FakeEngine(spec, 100 * spec.layout.token_bytes)
+    parts = [PrefillSlice("a", 0, 3), PrefillSlice("b", 0, 3)]
+    for part in parts:
+        sampling = SamplingParams(temperature=0.0)
+        engine.open(SequenceSpec(key=part.key, prompt_ids=[1, 2, 3], sampling=sampling, capacity_tokens=4))
+    told, other = Told(chunk_bytes=1), Told(chunk_bytes=1)
+    feeds = [(as_sender(told), parts[0]), (as_sender(other), parts[1])]
+    stream = LayerStream(feeds, asyncio.get_running_loop())
+    stream.on_layer(1)
+    await asyncio.to_thread(stream.compute, engine, parts[:1])
+    stream.finish(as_sender(told), spec.layout.layers)
+    assert [layer for start, stop in told.layers for layer in range(start, stop)] == list(range(spec.layout.layers))
+    assert other.layers == [(0, 1)]
