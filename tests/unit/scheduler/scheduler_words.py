@@ -94,6 +94,7 @@ class ScriptedWorkers:
 
     def __init__(self) -> None:
         self.boot = ""
+        self.kv_encodings: tuple[str, ...] = ("exact",)
         self.answers: dict[str, list[BatonError | asyncio.Event | None]] = {}
         self.asked: list[str] = []
         self.claims: list[Claim] = []
@@ -112,6 +113,7 @@ class ScriptedWorkers:
             transfer=5,
             credit_bytes=4096,
             cached_tokens=2,
+            kv_encodings=self.kv_encodings,
             boot=self.boot,
         )
 
