@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from services.cli_process import models_folder
 from shared.engine.contract import Engine
@@ -10,6 +11,9 @@ from shared.kv.int8 import Int8Codec
 from shared.models.facts import read_model_facts
 from shared.models.store import ModelFolder, resolve
 from shared.runtime.process_settings import EngineKind, WorkerProcessSettings
+
+if TYPE_CHECKING:
+    from shared.engine.torch_engine import TorchEngine
 
 
 def engine_loader(
@@ -38,9 +42,7 @@ def _native_int8(settings: WorkerProcessSettings) -> Int8Codec:
 
 
 def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -> Engine:
-    from shared.engine.torch_engine import TorchEngine  # noqa: PLC0415
-
-    engine = TorchEngine.load(
+    engine = _torch_engine(settings.device).load(
         model.path,
         name=model.name,
         dtype=settings.dtype,
@@ -51,6 +53,16 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
     )
     engine.warm_up()
     return engine
+
+
+def _torch_engine(device: str) -> type[TorchEngine]:
+    if device == "cpu":
+        from shared.engine.torch_engine import TorchEngine  # noqa: PLC0415
+
+        return TorchEngine
+    from shared.engine.cuda.engine import CudaEngine  # noqa: PLC0415
+
+    return CudaEngine
 
 
 def _fake(

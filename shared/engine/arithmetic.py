@@ -11,26 +11,29 @@ from pathlib import Path
 import torch
 
 from shared.core import KvLayout
-from shared.engine.native import Kernels
-from shared.engine.runner import Runner
+from shared.engine.cuda.kernels import PagedKernels
+from shared.engine.runner import AnyKernels, Runner
 
 _CPU_INFO = Path("/proc/cpuinfo")
 # What the matrix products and the kernels choose their instructions by, the widest first.
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")
 
 
-def arithmetic(runner: Runner, layout: KvLayout, device: torch.device, kernels: Kernels | None) -> str:
+def arithmetic(runner: Runner, layout: KvLayout, device: torch.device, kernels: AnyKernels | None) -> str:
     """Such as `bfloat16 llama native avx512_bf16 torch-2.13`."""
     dtype = getattr(torch, layout.dtype)
-    native = kernels is not None and kernels.supports(dtype, layout.head_dim)
+    if isinstance(kernels, PagedKernels):
+        by = "paged"
+    else:
+        by = "native" if kernels is not None and kernels.supports(dtype, layout.head_dim) else "torch"
     path = type(runner).__module__.rpartition(".")[2].removesuffix("_runner")
     release = ".".join(torch.__version__.split(".")[:2])
-    return " ".join((layout.dtype, path, "native" if native else "torch", _processor(device), f"torch-{release}"))
+    return " ".join((layout.dtype, path, by, _processor(device), f"torch-{release}"))
 
 
 def _processor(device: torch.device) -> str:
-    if device.type != "cpu":
-        return device.type
+    if device.type == "cuda":
+        return f"sm_{''.join(map(str, torch.cuda.get_device_capability(device)))}"
     try:
         flags = set(_CPU_INFO.read_text(encoding="ascii", errors="replace").split("\n\n", 1)[0].split())
     except OSError:

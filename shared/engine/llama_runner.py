@@ -13,24 +13,29 @@ import torch
 from shared.core import KvLayout
 from shared.engine.checkpoint import Checkpoint
 from shared.engine.cpu_attention import CpuAttention
+from shared.engine.cuda.kernels import PagedKernels
+from shared.engine.cuda.ops import PagedOps
 from shared.engine.kv_memory import KvMemory
 from shared.engine.llama_config import LlamaConfig, read_config
 from shared.engine.llama_native import NativeOps
 from shared.engine.llama_ops import LlamaOps, TorchOps
 from shared.engine.llama_rope import angle_tables
 from shared.engine.llama_weights import LlamaWeights, read_weights
-from shared.engine.native import Kernels
 from shared.engine.packed import PackedBatch
+from shared.engine.runner import AnyKernels
 
 
 class LlamaModel:
     """A loaded model, before it has its memory."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: LlamaConfig, weights: LlamaWeights, dtype: torch.dtype) -> None:
+        self.config, self.weights, self.dtype = config, weights, dtype
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> LlamaModel:
         """Raises UnsupportedModel for a model that is not known in every detail."""
-        self.config: LlamaConfig = read_config(checkpoint.config)
-        self.dtype = dtype
-        self.weights = read_weights(checkpoint.weights, self.config, dtype, device)
+        config = read_config(checkpoint.config)
+        return cls(config, read_weights(checkpoint.weights, config, dtype, device), dtype)
 
     @property
     def vocab_size(self) -> int:
@@ -46,12 +51,14 @@ class LlamaModel:
         name = str(self.dtype).removeprefix("torch.")
         return KvLayout(layers=config.layers, kv_heads=config.kv_heads, head_dim=config.head_dim, dtype=name)
 
-    def runner(self, memory: KvMemory, kernels: Kernels | None) -> LlamaRunner:
+    def runner(self, memory: KvMemory, kernels: AnyKernels | None) -> LlamaRunner:
         """What runs it on the KV memory of its sequences, with native `kernels` where they know its shape."""
         tokens = min(self.config.context_tokens, memory.usage.total_bytes // self.layout.token_bytes)
         angles = angle_tables(self.config.rope, self.config.head_dim, tokens, self.dtype)
         ops: LlamaOps
-        if kernels is not None and kernels.supports(self.dtype, self.config.head_dim):
+        if isinstance(kernels, PagedKernels):
+            ops = PagedOps(self.config, self.dtype, angles, kernels, memory.arena)
+        elif kernels is not None and kernels.supports(self.dtype, self.config.head_dim):
             ops = NativeOps(self.config, self.dtype, angles, kernels)
         else:
             ops = TorchOps(self.config, self.dtype, angles, partial(CpuAttention, memory))

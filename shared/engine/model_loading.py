@@ -16,10 +16,11 @@ import torch
 from shared.core import KvLayout
 from shared.engine.attention import AttentionContext
 from shared.engine.checkpoint import Checkpoint
+from shared.engine.cuda.attention import PagedAttention
+from shared.engine.cuda.kernels import PagedKernels
 from shared.engine.kv_memory import KvMemory
-from shared.engine.native import Kernels
 from shared.engine.packed import PackedBatch
-from shared.engine.runner import Runner
+from shared.engine.runner import AnyKernels, Runner
 from shared.errors import UnsupportedModel
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class LoadedModel(Protocol):
     def layout(self) -> KvLayout:
         """What one token takes in the cache."""
 
-    def runner(self, memory: KvMemory, kernels: Kernels | None) -> Runner:
+    def runner(self, memory: KvMemory, kernels: AnyKernels | None) -> Runner:
         """What computes logits, on that memory; without `kernels`, in torch calls alone."""
 
 
@@ -59,7 +60,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
     from shared.engine.llama_runner import LlamaModel  # noqa: PLC0415
 
     try:
-        return LlamaModel(checkpoint, dtype, device)
+        return LlamaModel.load(checkpoint, dtype, device)
     except UnsupportedModel as error:
         if kind is RunnerKind.FUSED:
             raise
@@ -79,12 +80,14 @@ class _GeneralModel:
         self.context_tokens = support.context_tokens(config)
         self.layout = general_runner.probe(self._model).layout(config, str(dtype).removeprefix("torch."))
 
-    def runner(self, memory: KvMemory, kernels: Kernels | None) -> Runner:
+    def runner(self, memory: KvMemory, kernels: AnyKernels | None) -> Runner:
         from shared.engine.general_runner import GeneralRunner  # noqa: PLC0415
 
         return GeneralRunner(self._model, self._attention(memory, kernels))
 
-    def _attention(self, memory: KvMemory, kernels: Kernels | None) -> Callable[[PackedBatch], AttentionContext]:
+    def _attention(self, memory: KvMemory, kernels: AnyKernels | None) -> Callable[[PackedBatch], AttentionContext]:
+        if isinstance(kernels, PagedKernels):
+            return partial(PagedAttention, kernels, memory.arena)
         from shared.engine.cpu_attention import CpuAttention  # noqa: PLC0415
         from shared.engine.native_attention import NativeAttention  # noqa: PLC0415
 

@@ -6,7 +6,12 @@ from typing import Protocol
 
 import torch
 
+from shared.engine.cuda.kernels import PagedKernels
+from shared.engine.native import Kernels
 from shared.engine.packed import PackedBatch, RowRule
+
+AnyKernels = Kernels | PagedKernels
+"""Native ones for a CPU, paged ones for a GPU: what stands in for torch calls between matrix products."""
 
 
 class Runner(Protocol):

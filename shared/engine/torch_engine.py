@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 
-from shared.core import KvRegion, ModelSpec, SampledToken, SamplingParams
+from shared.core import KvLayout, KvRegion, ModelSpec, SampledToken, SamplingParams
 from shared.engine import kv_bytes as kv_transfer
 from shared.engine import native
 from shared.engine.arithmetic import arithmetic
@@ -23,7 +23,7 @@ from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
 from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace, whole_blocks
 from shared.engine.model_loading import RunnerKind, load_model
 from shared.engine.packed import Piece, pack, tell_nobody
-from shared.engine.runner import Runner
+from shared.engine.runner import AnyKernels, Runner
 from shared.engine.sampling import SamplerState, sample
 from shared.errors import ConfigError, ContextExceeded, InvalidRequest
 
@@ -34,7 +34,7 @@ _GREEDY = SamplingParams(temperature=0.0)
 
 
 @dataclass(slots=True)
-class _Sequence:
+class EngineSequence:
     """A sequence in the engine: the KV of its first `filled_tokens` is there, and stays.
 
     Values up to `clean_tokens` are finite, whatever the memory held before.
@@ -74,8 +74,8 @@ class TorchEngine:
         self._runner = runner
         self._memory = memory
         self._device = device
-        self._sequences: dict[str, _Sequence] = {}
-        self._grown: deque[_Sequence] = deque()
+        self._sequences: dict[str, EngineSequence] = {}
+        self._grown: deque[EngineSequence] = deque()
 
     @classmethod
     def load(
@@ -104,13 +104,11 @@ class TorchEngine:
         """
         if dtype not in _CPU_DTYPES:
             raise ConfigError(f"dtype {dtype} is not one of {', '.join(_CPU_DTYPES)}")
-        if device != "cpu":
-            raise ConfigError(f"device {device} is not supported")
+        place = cls._place(device)
         torch.set_num_threads(threads)
-        place = torch.device(device)
         checkpoint = read_checkpoint(folder)
         model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner)
-        kernels = native.load(cache) if native_kernels else None
+        kernels = cls._kernels(model.layout, native_kernels, cache)
         memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
         built = model.runner(memory, kernels)
         parts = checkpoint.parts()
@@ -165,7 +163,7 @@ class TorchEngine:
         self._share_grown()
         space = self._memory.reserve(sequence.capacity_tokens, sequence.prompt_ids, sequence.cache_salt)
         tokens = list(sequence.prompt_ids)
-        self._sequences[sequence.key] = _Sequence(tokens, len(tokens), space, sampler, space.cached_tokens)
+        self._sequences[sequence.key] = EngineSequence(tokens, len(tokens), space, sampler, space.cached_tokens)
         return space.cached_tokens
 
     def close(self, key: str) -> None:
@@ -190,11 +188,13 @@ class TorchEngine:
             for one, sequence, finished in zip(slices, sequences, finishes, strict=True)
         ]
         finishing = [sequence for sequence, finished in zip(sequences, finishes, strict=True) if finished]
-        sampled = iter(self._run(pieces, finishing, on_layer))
+        sampled = self._forward(pieces, finishing, on_layer)
+        _append(finishing, sampled)
         for one, sequence in zip(slices, sequences, strict=True):
             sequence.filled_tokens = one.stop
         self._grown.extend(sequences)
-        return [next(sampled) if finished else None for finished in finishes]
+        tokens = iter(sampled)
+        return [next(tokens) if finished else None for finished in finishes]
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         return kv_transfer.read(self._sequences[key].space, region)
@@ -213,26 +213,36 @@ class TorchEngine:
 
     def step(self, keys: Sequence[str]) -> list[SampledToken]:
         sequences = [self._sequences[key] for key in keys]
-        pieces = [one.piece(len(one.tokens) - 1, len(one.tokens), wants_logits=True) for one in sequences]
-        sampled = self._run(pieces, sequences)
+        sampled = self._next(sequences)
+        _append(sequences, sampled)
         for sequence in sequences:
             sequence.filled_tokens = len(sequence.tokens) - 1
         return sampled
 
-    def _run(
-        self, pieces: Sequence[Piece], sampled: Sequence[_Sequence], on_layer: OnLayer | None = None
+    @staticmethod
+    def _place(device: str) -> torch.device:
+        """Where to load to. Raises ConfigError for a `device` that this engine has no code for."""
+        if device != "cpu":
+            raise ConfigError(f"device {device} is not supported")
+        return torch.device(device)
+
+    @staticmethod
+    def _kernels(_layout: KvLayout, native_kernels: bool, cache: Path | None) -> AnyKernels | None:
+        """What stands in for torch calls between matrix products."""
+        return native.load(cache) if native_kernels else None
+
+    def _next(self, sequences: Sequence[EngineSequence]) -> list[SampledToken]:
+        """Feed each sequence's last token, and draw its next one."""
+        pieces = [one.piece(len(one.tokens) - 1, len(one.tokens), wants_logits=True) for one in sequences]
+        return self._forward(pieces, sequences, None)
+
+    def _forward(
+        self, pieces: Sequence[Piece], sampled: Sequence[EngineSequence], on_layer: OnLayer | None
     ) -> list[SampledToken]:
-        """One forward pass; the sequences in `sampled` get their next token."""
-        # Elsewhere a runner's call returns before its work is done.
-        told = on_layer if on_layer is not None and self._device.type == "cpu" else tell_nobody
+        """One forward pass over `pieces`; those of the sequences in `sampled` want logits, and get their next token."""
         with torch.inference_mode():
-            logits = self._runner.logits(pack(pieces, self._runner.row_rule, self._device, told))
-            if not sampled:
-                return []
-            tokens = sample(logits, [sequence.sampler for sequence in sampled])
-        for sequence, token in zip(sampled, tokens, strict=True):
-            sequence.append(token.token_id)
-        return tokens
+            logits = self._runner.logits(pack(pieces, self._runner.row_rule, self._device, on_layer or tell_nobody))
+            return sample(logits, [sequence.sampler for sequence in sampled])
 
     def _check(self, sequence: SequenceSpec) -> None:
         prompt, spec = sequence.prompt_ids, self._spec
@@ -244,3 +254,8 @@ class TorchEngine:
             raise ContextExceeded(f"{sequence.capacity_tokens} tokens exceed the context of {spec.context_tokens}")
         if sequence.capacity_tokens < len(prompt):
             raise InvalidRequest(f"a capacity of {sequence.capacity_tokens} does not hold {len(prompt)} tokens")
+
+
+def _append(sequences: Sequence[EngineSequence], tokens: Sequence[SampledToken]) -> None:
+    for sequence, token in zip(sequences, tokens, strict=True):
+        sequence.append(token.token_id)

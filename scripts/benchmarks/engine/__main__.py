@@ -46,6 +46,13 @@ class Measured:
 
 
 def main() -> None:
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", default="cpu")
+    if device.parse_known_args()[0].device != "cpu":
+        from benchmarks.engine.gpu.__main__ import main as on_a_gpu  # noqa: PLC0415 - another benchmark altogether
+
+        on_a_gpu()
+        return
     arguments = _arguments()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core})
     cache = cache_folder(process_environment().get("BATON_CACHE_DIR", ""))
@@ -78,6 +85,7 @@ def measure(case: Prefill | Decode, engine: TorchEngine, floor: Floor, clock: Ca
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench engine", description="The engine over its floor.")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="cuda is another benchmark: see its --help")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU time, on a machine that others use as well")

@@ -4,8 +4,8 @@ A row's token depends on its logits, its `SamplerState` and nothing else; not on
 cache; the engine's runner calls `sample` once per forward pass and appends what it returns.
 """
 
-from shared.engine.sampling.blocks import NonFiniteLogits
+from shared.engine.sampling.blocks import NonFiniteLogits, greedy, raise_unless_finite
 from shared.engine.sampling.sampler import sample
 from shared.engine.sampling.state import SamplerState
 
-__all__ = ["NonFiniteLogits", "SamplerState", "sample"]
+__all__ = ["NonFiniteLogits", "SamplerState", "greedy", "raise_unless_finite", "sample"]

@@ -46,7 +46,11 @@ def block_peaks(blocks: torch.Tensor) -> torch.Tensor:
 
 def check_finite(peaks: torch.Tensor) -> None:
     """Raises NonFiniteLogits for rows whose largest logit is not finite, NaN anywhere in the row included."""
-    tops = peaks.amax(1).tolist()
+    raise_unless_finite(peaks.amax(1).tolist())
+
+
+def raise_unless_finite(tops: Sequence[float]) -> None:
+    """Raises NonFiniteLogits for rows whose largest logit, in `tops`, is not finite."""
     bad = [row for row, top in enumerate(tops) if not math.isfinite(top)]
     if bad:
         raise NonFiniteLogits(bad, [tops[row] for row in bad])
@@ -54,10 +58,25 @@ def check_finite(peaks: torch.Tensor) -> None:
 
 def argmax(blocks: torch.Tensor, peaks: torch.Tensor) -> list[int]:
     """The id of each row's largest logit, the lowest id where several are largest."""
+    ids: list[int] = largest_ids(blocks, peaks).tolist()
+    return ids
+
+
+def largest_ids(blocks: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """`argmax`, left on the device: [rows] int64."""
     best = peaks.argmax(1)
     lanes = blocks[torch.arange(len(blocks), device=blocks.device), best].argmax(1)
-    ids: list[int] = (best * BLOCK_TOKENS + lanes).tolist()
-    return ids
+    return best * BLOCK_TOKENS + lanes
+
+
+def greedy(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each row of `logits` [rows, vocab] the id of its largest logit and that logit, left on the device.
+
+    Finite is what has to be checked before they count: NaN anywhere in a row is its largest.
+    """
+    blocks = in_blocks(logits)
+    peaks = block_peaks(blocks)
+    return largest_ids(blocks, peaks), peaks.amax(1)
 
 
 def largest(blocks: torch.Tensor, peaks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
