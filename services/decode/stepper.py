@@ -17,7 +17,9 @@ Frames = list[tuple[str, TokenFrame]]
 
 
 class Stepper:
-    """Steps the sessions that have joined. `send` gets each step's frames, `ended` each session that is over.
+    """Steps the sessions that have joined, once `may_step` returns.
+
+    `send` gets each step's frames, `ended` each session that is over.
 
     `announce` is awaited before a session on trial makes its first step, which it makes alone.
 
@@ -30,12 +32,14 @@ class Stepper:
         engine: Engine,
         thread: EngineThread,
         *,
+        may_step: Callable[[], Awaitable[None]],
         send: Callable[[Frames], None],
         ended: Callable[[DecodeSession], None],
         announce: Callable[[DecodeSession], Awaitable[None]],
     ) -> None:
         self._engine = engine
         self._thread = thread
+        self._may_step = may_step
         self._send = send
         self._ended = ended
         self._announce = announce
@@ -69,8 +73,10 @@ class Stepper:
             while not self._joined:
                 self._wake.clear()
                 await self._wake.wait()
+            await self._may_step()
             on_trial = next((session for session in self._joined if session.on_trial), None)
-            await self._step(list(self._joined) if on_trial is None else [on_trial])
+            if self._joined:
+                await self._step(list(self._joined) if on_trial is None else [on_trial])
 
     async def _step(self, batch: list[DecodeSession]) -> None:
         self._stepping = frozenset(batch)

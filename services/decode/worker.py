@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -26,6 +26,7 @@ from shared.protocol.to_gateway import HandoffReport
 from shared.protocol.to_prefill import Feedback, Imported, TransferRefused
 from shared.protocol.wire import Message, decode
 from shared.runtime import stages
+from shared.runtime.holder import Holding
 from shared.runtime.reaper import Reaper
 from shared.runtime.stages import Stage
 from shared.runtime.worker_service import Load, WorkerContext
@@ -53,6 +54,7 @@ class DecodeWorker:
         self._stepper = Stepper(
             context.engine,
             context.thread,
+            may_step=self._links.tenure.may_step,
             send=self._links.send_frames,
             ended=self._ended,
             announce=lambda session: self._links.announce(session.claim.gateway, session.began_frame()),
@@ -73,6 +75,18 @@ class DecodeWorker:
 
     def load(self) -> Load:
         return Load(sessions=len(self._desk), session_limit=self._settings.batch_limit, kv_encodings=self._encodings)
+
+    def held(self) -> list[Holding]:
+        """See `shared.runtime.holder.Holder`."""
+        running = [session for session in self._desk.sessions() if session.state is not SessionState.ENDED]
+        return [holding_of(session) for session in running]
+
+    def drop(self, holdings: Collection[Holding]) -> None:
+        """See `shared.runtime.holder.Holder`."""
+        for session in self._desk.sessions():
+            if holding_of(session) in holdings:
+                self._desk.fence(session.claim.session, session.claim.epoch)
+                self._stepper.leave(session)
 
     async def drain(self) -> None:
         """Take no claims; return when the last session has ended."""
@@ -196,7 +210,7 @@ class DecodeWorker:
         for session in self._desk.unfed(self._settings.claim_lease_s):
             self._give_up(session, HandoffFailed("prefill sent nothing for the session"))
         for session in self._desk.sessions():
-            if gateway_silent(session.claim.gateway):
+            if gateway_silent(session.claim.gateway) and session.state is not SessionState.ENDED:
                 logger.warning("gateway is silent, session dropped", extra={"session": session.claim.session})
                 self._stepper.leave(session)
 
@@ -214,3 +228,8 @@ class DecodeWorker:
         self._links.changed()
         if not len(self._desk):
             self._idle.set()
+
+
+def holding_of(session: DecodeSession) -> Holding:
+    """`session` as gateways know it."""
+    return Holding(session.claim.gateway, session.claim.session, session.claim.epoch)

@@ -28,6 +28,7 @@ from shared.models.facts import read_model_facts
 from shared.models.store import ModelFolder
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
+from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat, new_boot
 from shared.runtime.tasks import Tasks
 from shared.text.chat_template import ChatTemplate
@@ -137,6 +138,7 @@ class GatewayService:
         await bus.listen(subjects.tokens(self._id), self._sessions.on_tokens)
         await bus.listen(subjects.taken(self._id), self._sessions.on_taken)
         await bus.listen(subjects.TAKEN_OVER, self._sessions.on_taken_over)
+        await bus.serve(subjects.held(self._id), HeldSessions, self._sessions.on_held)
         self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._tasks.start(self._sessions.watch(), name="watch")

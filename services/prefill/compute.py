@@ -55,6 +55,7 @@ class ComputeLoop:
         Raises EngineFailed when the engine fails on everyone.
         """
         while True:
+            await self._links.tenure.may_step()
             self._wake.clear()
             picked, refused = self._queue.pick(self._chunk_tokens)
             for run, error in refused:

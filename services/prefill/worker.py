@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from services.prefill.compute import ComputeLoop
 from services.prefill.held import Held, HeldRuns
@@ -25,6 +25,7 @@ from shared.protocol.to_decode import Cancel
 from shared.protocol.to_prefill import RunAccepted, RunPrefill
 from shared.protocol.wire import Message, decode
 from shared.runtime.fences import Fences
+from shared.runtime.holder import Holding
 from shared.runtime.reaper import Reaper
 from shared.runtime.worker_service import Load, WorkerContext
 
@@ -75,6 +76,17 @@ class PrefillWorker:
             queue_limit_tokens=self._settings.queue_limit_tokens,
             kv_encodings=self._encodings,
         )
+
+    def held(self) -> list[Holding]:
+        """See `shared.runtime.holder.Holder`."""
+        return [holding_of(held.run) for held in self._held if held.run.state is not RunState.ENDED]
+
+    def drop(self, holdings: Collection[Holding]) -> None:
+        """See `shared.runtime.holder.Holder`."""
+        for held in self._held:
+            if holding_of(held.run) in holdings:
+                self._fences.raise_fence(held.run.order.session, held.run.order.epoch)
+                self._held.end(held)
 
     async def drain(self) -> None:
         """Take no prompts; return when the last hand-off is done."""
@@ -157,3 +169,8 @@ class PrefillWorker:
                 logger.warning("gateway is silent, run dropped", extra={"session": held.run.order.session})
                 self._held.cancel_decode(held.run, "gateway is silent")
                 self._held.end(held)
+
+
+def holding_of(run: PrefillRun) -> Holding:
+    """`run` as gateways know it."""
+    return Holding(run.order.gateway, run.order.session, run.order.epoch)

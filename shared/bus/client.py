@@ -1,8 +1,9 @@
-"""nats-py's client, with two of its weak spots mended. Used by `connection`; knows nothing of our messages.
+"""nats-py's client, with three of its weak spots mended. Used by `connection`; knows nothing of our messages.
 
 - It reads subjects, reply subjects and headers as text inside its read loop, and leaves the loop when that fails: the
   connection then counts as connected and hears nothing until its pings go unanswered. Whoever may publish could do that
   to all who listen. Here such a message is dropped alone.
+- A connection that is taken, and then says nothing or something else, is left open when the next one is dialled.
 - It sends the PING of a flush ahead of what waits in its buffer, so that neither a flush nor a subscription's drain
   keeps its promise.
 """
@@ -31,6 +32,17 @@ class SturdyClient(Client):  # type: ignore[misc]
         await super().flush(timeout)
         # By the first PONG the buffer has gone out: the second PING comes after all of it.
         await super().flush(timeout)
+
+    def abort(self) -> None:
+        """End the connection as if the network had: what was not sent is lost, and another one is dialled."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # One that was taken and then not accepted is left open.
+        self.abort()
+        await super()._connect_to_server(s)
 
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg | None:
         try:

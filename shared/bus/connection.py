@@ -248,6 +248,12 @@ class Bus:
         if not self.connected:
             raise Unavailable("NATS: not connected")
 
+    def redial(self, reason: str) -> None:
+        """Give this connection up and make another, with any of the servers. Does nothing while there is none."""
+        if self.connected:
+            logger.warning("NATS: dialling anew: %s", reason)
+            self._client.abort()
+
     async def close(self) -> None:
         """Send what is pending, if the server still listens, and disconnect. Idempotent."""
         self._closing = True

@@ -64,6 +64,11 @@ def taken(gateway: str) -> str:
     return f"{ROOT}.taken.{gateway}"
 
 
+def held(gateway: str) -> str:
+    """Where a gateway is asked which of its sessions a worker still holds by right."""
+    return f"{ROOT}.held.{gateway}"
+
+
 def kv(session: str, epoch: int) -> str:
     """Where a decode worker receives one session's chunks and manifest: subscribe to `kv(...) + ".*"`."""
     return f"{ROOT}.kv.{session}.{epoch}"

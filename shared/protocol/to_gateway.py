@@ -1,4 +1,5 @@
-"""What a gateway receives: who took its question; token frames, batched per step, with the reports of a timeline."""
+"""What a gateway receives: who took its question; who holds its sessions; token frames, batched per step, with the
+reports of a timeline."""
 
 from __future__ import annotations
 
@@ -21,6 +22,30 @@ class Taken(Message, frozen=True, kw_only=True):
     scheduler: Name
     boot: str
     connection: Count
+
+
+class HeldSession(msgspec.Struct, frozen=True, kw_only=True):
+    """One session, in one epoch, on a worker."""
+
+    session: SessionId
+    epoch: U32
+
+
+class HeldSessions(Message, frozen=True, kw_only=True):
+    """A worker whose connection was gone says which of the gateway's sessions it holds: all of them, or none.
+
+    What it holds no more, and what it said before, may not have arrived.
+    """
+
+    worker: Name
+    role: Role
+    sessions: tuple[HeldSession, ...]
+
+
+class StillHeld(Message, frozen=True, kw_only=True):
+    """Reply to `HeldSessions`: those that nobody else has taken over. The worker drops the others."""
+
+    sessions: tuple[HeldSession, ...]
 
 
 class HandoffReport(Message, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What a prefill and a decode worker share of the outside: two connections, outboxes, heartbeat, who is alive.
 
-Bulk has its own connection, so that KV can neither delay nor cut control messages and tokens.
+Bulk has its own connection, so that KV can neither delay nor cut control messages and tokens. What waits in
+`control_out` is said only while the worker's sessions are its own (`tenure`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from shared.bus.connection import Bus
 from shared.bus.data_plane.connection import DataPlane
+from shared.bus.lease import Lease
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.bus.settings import BusSettings
@@ -24,61 +26,81 @@ from shared.protocol.to_all import Beat
 from shared.protocol.to_gateway import TokenBatch, TokenFrame
 from shared.protocol.wire import decode
 from shared.runtime.beats import Heartbeat
+from shared.runtime.holder import Holder
 from shared.runtime.tasks import Tasks
+from shared.runtime.tenure import Tenure, TenureState
+from shared.runtime.tenure_keeper import Connections, TenureKeeper
 
 
 class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a worker is on the bus."""
+    """Who a worker is on the bus, and how often it says so."""
 
     role: Role
     worker: str
-    boot: str
+    beat_interval_s: float
 
 
 class WorkerLinks:
     """The connections of one worker. Build with `open`, end with `close`; tasks belong to the `tasks` passed in."""
 
-    def __init__(self, identity: WorkerIdentity, control: Bus, kv: DataPlane, gateways: Liveness, tasks: Tasks) -> None:
+    control: Bus
+    kv: DataPlane
+    control_out: Outbox
+    kv_out: Outbox
+
+    def __init__(self, identity: WorkerIdentity, tasks: Tasks) -> None:
         self.identity = identity
-        self.control = control
-        self.kv = kv
-        self.control_out = Outbox(control)
-        self.kv_out = Outbox(kv)
-        self.gateways = gateways
+        self.gateways = Liveness()
+        self.lease = Lease(identity.beat_interval_s)
+        self.tenure = Tenure(self.lease, self._forfeit)
         self._tasks = tasks
         self._heartbeat: Heartbeat | None = None
+        self._keeper: TenureKeeper | None = None
 
     @property
     def boot(self) -> str:
         """Which start of the worker speaks; whoever is given a session is told."""
-        return self.identity.boot
+        return self.tenure.boot
 
     @classmethod
     async def open(cls, identity: WorkerIdentity, settings: BusSettings, tasks: Tasks) -> WorkerLinks:
         """Connect both and start the outboxes. Leaves no connection behind when it does not succeed."""
         name = f"{identity.role.value} {identity.worker}"
-        gateways = Liveness()
+        links = cls(identity, tasks)
         async with AsyncExitStack() as opened:
-            control = await Bus.connect(
+            links.control = await Bus.connect(
                 settings,
                 name=name,
                 spawn=tasks.start,
-                on_disconnect=gateways.suspend,
-                on_reconnect=gateways.resume,
+                on_disconnect=links._disconnected,
+                on_reconnect=links._reconnected,
             )
-            opened.push_async_callback(control.close)
-            kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
-            opened.push_async_callback(kv.close)
-            links = cls(identity, control, kv, gateways, tasks)
-            await control.listen(subjects.BEATS, links._hear)
+            opened.push_async_callback(links.control.close)
+            links.kv = await DataPlane.connect(settings, name=f"{name} kv", spawn=tasks.start)
+            opened.push_async_callback(links.kv.close)
+            links.control_out = Outbox(links.control, links._may_speak)
+            links.kv_out = Outbox(links.kv)
+            await links.control.listen(subjects.BEATS, links._hear)
             opened.pop_all()
         tasks.start(links.control_out.run(), name="control outbox")
         tasks.start(links.kv_out.run(), name="kv outbox")
         return links
 
-    def start_heartbeat(self, make: Callable[[], Beat], interval_s: float) -> None:
-        self._heartbeat = Heartbeat(self.control, make, interval_s)
+    def start_heartbeat(self, make: Callable[[], Beat], holder: Holder) -> None:
+        """`holder` may hold sessions from now on, for as long as its beats are heard."""
+        identity = self.identity
+        self._heartbeat = Heartbeat(self.control, make, identity.beat_interval_s)
+        self._keeper = TenureKeeper(
+            self.tenure,
+            holder,
+            Connections(self.control, self.kv, self.control_out, self.gateways),
+            self._tasks,
+            role=identity.role,
+            worker=identity.worker,
+            beat_interval_s=identity.beat_interval_s,
+        )
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
+        self._tasks.start(self._keeper.run(), name="tenure")
 
     def changed(self) -> None:
         """Tell the fleet soon that load or state changed."""
@@ -107,7 +129,7 @@ class WorkerLinks:
 
     async def close(self) -> None:
         """Publish what was posted and disconnect; the outboxes' tasks must still run. Idempotent."""
-        if self.control.connected:
+        if self.control.connected and self.tenure.state is TenureState.HELD:
             await self.control_out.drain()
         await self.kv.close()
         await self.control.close()
@@ -119,3 +141,29 @@ class WorkerLinks:
             return
         if beat.role is Role.GATEWAY:
             self.gateways.hear(beat)
+        elif beat.worker == self.identity.worker and beat.role is self.identity.role:
+            self._hear_own(beat)
+
+    def _hear_own(self, beat: Beat) -> None:
+        if beat.boot == self.tenure.boot:
+            self.tenure.heard(beat.number)
+
+    async def _may_speak(self) -> None:
+        """Wait until what is published is not only buffered. nats-py tells of a loss a moment after it knows."""
+        await self.tenure.may_speak()
+        while not self.control.connected:
+            self.tenure.disconnected()
+            await self.tenure.may_speak()
+
+    def _disconnected(self) -> None:
+        self.gateways.suspend()
+        self.tenure.disconnected()
+
+    def _reconnected(self) -> None:
+        self.gateways.resume()
+        self.tenure.reconnected()
+        self.changed()
+
+    def _forfeit(self) -> None:
+        if self._keeper is not None:
+            self._keeper.forfeit()

@@ -16,9 +16,9 @@ from shared.errors import WorkerFailed
 from shared.kv.int8 import Int8Codec
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
-from shared.runtime.beats import new_boot
 from shared.runtime.engine_thread import EngineThread
 from shared.runtime.engine_watch import EngineWatch
+from shared.runtime.holder import Holder
 from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerIdentity, WorkerLinks
 
@@ -49,7 +49,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     kv_encodings: tuple[KvEncoding, ...] = (KvEncoding.EXACT,)
 
 
-class Worker(Protocol):
+class Worker(Holder, Protocol):
     """The part that differs between the phases."""
 
     async def start(self) -> None:
@@ -85,9 +85,10 @@ class WorkerService:
         make: Callable[[WorkerContext], Worker],
         tasks: Tasks,
     ) -> None:
-        self._identity = WorkerIdentity(role=role, worker=subjects.check_name(worker_id), boot=new_boot())
+        self._identity = WorkerIdentity(
+            role=role, worker=subjects.check_name(worker_id), beat_interval_s=beat_interval_s
+        )
         self._nats = nats
-        self._beat_interval_s = beat_interval_s
         self._engine_stall_s = engine_stall_s
         self._load_engine = load_engine
         self._load_int8 = load_int8
@@ -116,7 +117,7 @@ class WorkerService:
         await worker.start()
         await links.control.flush()
         self._state = WorkerState.READY
-        links.start_heartbeat(lambda: self._beat(engine, worker), self._beat_interval_s)
+        links.start_heartbeat(lambda: self._beat(engine, worker, links), worker)
 
     async def drain(self) -> None:
         """Take no new work; return when the last session has ended."""
@@ -162,15 +163,17 @@ class WorkerService:
         slow = self._watch is not None and self._watch.slow
         return WorkerState.DRAINING if slow and self._state is WorkerState.READY else self._state
 
-    def _beat(self, engine: Engine, worker: Worker) -> Beat:
+    def _beat(self, engine: Engine, worker: Worker, links: WorkerLinks) -> Beat:
         usage = engine.usage()
         load = worker.load()
         return Beat(
             worker=self._identity.worker,
             role=self._identity.role,
-            boot=self._identity.boot,
+            boot=links.tenure.boot,
             state=self._offered_state(),
-            interval_ms=round(self._beat_interval_s * 1000),
+            interval_ms=round(self._identity.beat_interval_s * 1000),
+            connection=links.control.reconnects,
+            number=links.lease.sent(),
             model=engine.spec.name,
             fingerprint=engine.spec.fingerprint,
             parts=engine.spec.parts,

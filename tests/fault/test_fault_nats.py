@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from nats_nodes import NatsNode
 from stack import Stack
 from streams import streaming
-
-from services.local import nats_server
-from services.local.free_port import port_or_free
-from shared.runtime.process import die_with_parent
 
 from .conftest import Measured
 from .scene import Scene, fleet, scene_of
@@ -26,39 +21,16 @@ DEADLINE_S = 15.0
 ANSWERED_WITHIN_S = 5.0
 
 
-class Server:
-    """A nats-server process on one port, which can be gone for a while."""
-
-    def __init__(self, folder: Path) -> None:
-        self._port = port_or_free("127.0.0.1", 0)
-        self._folder = folder
-        self.url = f"nats://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        command = nats_server.command(self._folder, self._port)
-        with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen(command, stderr=log, preexec_fn=die_with_parent())  # noqa: PLW1509
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    async def gone_for(self, duration_s: float) -> None:
-        self.kill()
-        await asyncio.sleep(duration_s)
-        self.start()
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("nats"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsNode]:
+    server = NatsNode(tmp_path_factory.mktemp("nats"))
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def stack(server: Server, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(server: NatsNode, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two prefill and two decode workers on `server`; requests have `DEADLINE_S`."""
     arguments = ("--prefill", "2", "--decode", "2", "--nats", server.url)
     with fleet(tmp_path_factory.mktemp("logs"), *arguments, GATEWAY_REQUEST_TIMEOUT_S=str(DEADLINE_S)) as stack:
@@ -71,7 +43,7 @@ async def scene(stack: Stack, model_folder: Path) -> AsyncIterator[Scene]:
         yield scene
 
 
-async def test_two_seconds_fail_no_request(scene: Scene, server: Server, measured: Measured):
+async def test_two_seconds_fail_no_request(scene: Scene, server: NatsNode, measured: Measured):
     running = [scene.request(100, 300, seed) for seed in range(4)]
     prefilling = [scene.request(800, 20, seed) for seed in range(10, 14)]
     late = [scene.request(20, 20, seed) for seed in range(20, 24)]
@@ -88,7 +60,7 @@ async def test_two_seconds_fail_no_request(scene: Scene, server: Server, measure
     measured(max(stream.longest_pause_s(back_s) for stream in streams))
 
 
-async def test_after_twenty_seconds_requests_have_ended_and_the_service_recovers(scene: Scene, server: Server):
+async def test_after_twenty_seconds_requests_have_ended_and_the_service_recovers(scene: Scene, server: NatsNode):
     """The scene listens to what is asked of schedulers, so NATS does not tell that none is back yet."""
     started_s = time.monotonic()
     requests = [scene.request(20, 4000, seed) for seed in range(4)]

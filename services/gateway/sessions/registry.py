@@ -21,6 +21,7 @@ from services.gateway.kept.sessions import KeptLinks, KeptSessions
 from services.gateway.kept.writer import JournalWriter
 from services.gateway.sessions.course import Course
 from services.gateway.sessions.placing import Placing
+from services.gateway.sessions.roll_call import answer
 from services.gateway.sessions.running import RunningGeneration
 from services.gateway.sessions.session import Session
 from services.gateway.sessions.strays import Strays
@@ -35,7 +36,7 @@ from shared.bus.outbox import Outbox
 from shared.core import Role
 from shared.errors import BatonError, EngineFailed, ProtocolError
 from shared.protocol import subjects
-from shared.protocol.to_gateway import Taken, TokenBatch, TokenFrame
+from shared.protocol.to_gateway import HeldSessions, StillHeld, Taken, TokenBatch, TokenFrame
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
@@ -170,6 +171,10 @@ class Sessions:
     def on_taken_over(self, subject: str, data: bytes) -> None:
         """Listener: a gateway took a session over."""
         self._kept.on_taken_over(subject, data)
+
+    async def on_held(self, held: HeldSessions) -> StillHeld:
+        """Handler of the subject on which a worker that was cut off says what it holds."""
+        return answer(self._table, held)
 
     def reconnected(self) -> None:
         """The gateway's connection is back: what came meanwhile is lost."""

@@ -68,6 +68,7 @@ class Session:
         self._stopped = False
         self._placed_at_s = 0.0
         self.heard_at_s = 0.0
+        self._disowned_s: dict[tuple[Role, str], float] = {}
         self._waits_since_s: float | None = None
         self._deadline_s = time.monotonic() + request.deadline_s
 
@@ -84,6 +85,22 @@ class Session:
     def received_tokens(self) -> int:
         """How many tokens workers have sent to this gateway."""
         return len(self._emitted) - self._resumed_at
+
+    def needed_workers(self) -> list[tuple[Role, str]]:
+        """On whom the present epoch depends: decode, and prefill until the cache is handed over."""
+        if self.placed is None or self.finished:
+            return []
+        decode, prefill = (Role.DECODE, self.placed.decode), (Role.PREFILL, self.placed.prefill)
+        return [decode] if self.handed_off else [decode, prefill]
+
+    def disown(self, role: Role, worker: str) -> None:
+        """This worker has said that it does not hold the session."""
+        self._disowned_s.setdefault((role, worker), time.monotonic())
+
+    def disowned_for_s(self) -> float:
+        """How long a worker it needs has not held it, and nothing was heard of it; 0 when all do."""
+        moments_s = [self._disowned_s[worker] for worker in self.needed_workers() if worker in self._disowned_s]
+        return min(time.monotonic() - min(moments_s), self.quiet_for_s()) if moments_s else 0.0
 
     @property
     def epoch_tokens(self) -> int:
@@ -123,6 +140,7 @@ class Session:
         self.placed = None
         self.handed_off = False
         self.heard.clear()
+        self._disowned_s.clear()
         self.began.clear()
         self._epoch_start = len(self._emitted)
         self._failure = None

@@ -12,6 +12,7 @@ from shared.errors import WorkerFailed
 
 UNHEARD_S = 3.0
 MISSING_S = 2.0
+DISOWNED_S = 1.0
 STALLED_S = 30.0
 RESUMED_DECODE_S = 5.0
 RESUMED_PREFILL_S = 15.0
@@ -33,11 +34,13 @@ def unnoticed_failure(session: Session, fleet: Liveness) -> WorkerFailed | None:
     lost = _lost_worker(session, fleet)
     if lost is not None:
         return lost
+    if session.disowned_for_s() > DISOWNED_S:
+        return WorkerFailed("a worker that was cut off does not hold it any more")
     if session.missing_for_s() > MISSING_S:
         return WorkerFailed("tokens were lost on the way")
     if session.placed is not None and not session.finished and _stalled(session, fleet):
         message = f"nothing was heard of the session for {session.quiet_for_s():.0f} s"
-        if not session.handed_off:
+        if not session.handed_off or session.quiet_for_s() <= STALLED_S:
             return WorkerFailed(message)
         decode = (Role.DECODE, session.placed.decode)
         return LostWorker(message, *decode, session.heard.get(decode, ""), silent=False)
@@ -59,12 +62,7 @@ def _lost_worker(session: Session, fleet: Liveness) -> LostWorker | None:
 
     One not heard yet, by a young gateway, gets more time.
     """
-    if session.placed is None or session.finished:
-        return None
-    needed = [(Role.DECODE, session.placed.decode)]
-    if not session.handed_off:
-        needed.append((Role.PREFILL, session.placed.prefill))
-    for worker in needed:
+    for worker in session.needed_workers():
         boot = fleet.boot(*worker)
         if boot is not None:
             if session.heard.setdefault(worker, session.taken_by_boot(worker[0]) or boot) != boot:

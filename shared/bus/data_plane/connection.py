@@ -140,6 +140,11 @@ class DataPlane:
         except TimeoutError as error:
             raise Unavailable(f"NATS: no answer within {timeout_s:.0f} s") from error
 
+    def redial(self, reason: str) -> None:
+        """Give this connection up and make another, with any of the servers. Does nothing while there is none."""
+        if self._link.stream is not None:
+            self._link.stream.fail(reason)
+
     async def close(self) -> None:
         """Send what is pending, if the server still listens, and disconnect. Idempotent."""
         try:

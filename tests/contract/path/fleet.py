@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -25,8 +25,10 @@ from shared.core import FinishReason, KvEncoding, Role, SamplingParams
 from shared.engine.contract import Engine, PrefillSlice, SequenceSpec
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
+from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat
 from shared.runtime.tasks import Tasks
+from shared.runtime.worker_links import WorkerLinks
 from shared.runtime.worker_service import WorkerService
 from shared.text.tokenizer import Tokenizer
 
@@ -38,7 +40,7 @@ MakeEngine = Callable[[], Engine]
 
 
 class FleetShape(msgspec.Struct, frozen=True, kw_only=True):
-    """How many workers, with which engines and settings."""
+    """How many workers, with which engines and settings. `ways` are the NATS urls of those that have their own."""
 
     make_prefill: MakeEngine
     make_decode: MakeEngine
@@ -55,6 +57,7 @@ class FleetShape(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 3
     kv_int8: bool = True
     kv_encoding: KvEncoding = KvEncoding.EXACT
+    ways: Mapping[str, str] = {}
 
 
 class Fleet:
@@ -104,7 +107,7 @@ class Fleet:
             kv_int8=self.shape.kv_int8,
             queue_limit_tokens=self.shape.queue_limit_tokens,
             beat_interval_s=BEAT_S,
-            nats=self.nats,
+            nats=self._nats_of(worker),
         )
         load = self._loader(worker, self.shape.make_prefill)
         await self._start_worker(worker, prefill_service(settings, load, self._owner(worker)))
@@ -116,7 +119,7 @@ class Fleet:
             window_bytes=self.shape.window_bytes,
             kv_encoding=self.shape.kv_encoding,
             beat_interval_s=BEAT_S,
-            nats=self.nats,
+            nats=self._nats_of(worker),
         )
         load = self._loader(worker, self.shape.make_decode)
         await self._start_worker(worker, decode_service(settings, load, self._owner(worker)))
@@ -233,12 +236,23 @@ class Fleet:
         return {*self.workers, *self.schedulers, *([] if self._gateway_silent else [GATEWAY])}
 
     def _held(self, name: str) -> tuple[int, int]:
-        """Tasks of `name`, and, where it is a worker, subscriptions."""
+        """Tasks of `name`, and, where it is a worker, subscriptions but for that of answers to its own requests."""
         if name not in self.workers:
             return len(self._tasks[name]), 0
         links = self.workers[name]._links
         assert links is not None
-        return len(self._tasks[name]), len(links.control._client._subs) + links.kv.subscriptions
+        client = links.control._client
+        asks = client._resp_sub_prefix is not None
+        return len(self._tasks[name]), len(client._subs) - asks + links.kv.subscriptions
+
+    def _nats_of(self, worker: str) -> BusSettings:
+        return BusSettings(url=self.shape.ways.get(worker, self.nats.url))
+
+    def links(self, worker: str) -> WorkerLinks:
+        """The connections of `worker`."""
+        links = self.workers[worker]._links
+        assert links is not None
+        return links
 
     def _owner(self, name: str) -> Tasks:
         self._tasks[name] = Tasks(name, self.failures.append)
@@ -284,6 +298,7 @@ class Fleet:
         await self.bus.listen(subjects.QUARANTINE, self.sessions.suspicion.on_notice)
         await self.bus.listen(subjects.tokens(GATEWAY), self.sessions.on_tokens)
         await self.bus.listen(subjects.taken(GATEWAY), self.sessions.on_taken)
+        await self.bus.serve(subjects.held(GATEWAY), HeldSessions, self.sessions.on_held)
         await self.bus.flush()
         tasks.start(outbox.run(), name="outbox")
         tasks.start(self.sessions.watch(), name="watch")

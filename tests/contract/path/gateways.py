@@ -14,6 +14,7 @@ from shared.bus.settings import BusSettings
 from shared.core import Role
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
+from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat
 from shared.runtime.tasks import Tasks
 
@@ -48,6 +49,7 @@ class Gateway:
         await bus.listen(subjects.BEATS, self._view.hear)
         await bus.listen(subjects.tokens(name), self.sessions.on_tokens)
         await bus.listen(subjects.taken(name), self.sessions.on_taken)
+        await bus.serve(subjects.held(name), HeldSessions, self.sessions.on_held)
         await bus.listen(subjects.TAKEN_OVER, self.sessions.on_taken_over)
         await bus.flush()
         tasks.start(outbox.run(), name="outbox")

@@ -149,7 +149,7 @@ async def test_frames_that_make_no_sense_do_not_disturb_those_beside_them(
     decode.step_gate.shut()
     client = clients.start(fleet.generate(prompt(40), 3), name="client")
     await decode.step_gate.reached.wait()
-    (session,) = fleet.sessions._sessions
+    (session,) = (running.id for running in fleet.sessions._table)
     good = colocated(engine(), prompt(40), 3)[0]
 
     def frame(index: int, ids: bytes, **fields: object) -> TokenFrame:

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from shared.bus.connection import Bus
-from shared.bus.outbox import Outbox
 from shared.core import KvEncoding, KvRegion
 from shared.protocol import subjects
 from shared.protocol.kv_chunk import HEADER_BYTES, KvChunkHeader, decode_chunk, encode_header
@@ -74,9 +73,9 @@ ATTACKS: dict[str, Attack] = {kind.__name__: kind for kind in (truncated, corrup
 class Outsider:
     """Publishes what it likes; hears all KV messages and each claim."""
 
-    def __init__(self, bus: Bus, outbox: Outbox) -> None:
+    def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self._outbox = outbox
+        self._posts: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self._known: set[bytes] = set()
         self.published = 0
 
@@ -94,8 +93,13 @@ class Outsider:
         await self.bus.flush()
 
     def post(self, subject: str, data: bytes) -> None:
-        self._outbox._queue.put_nowait((subject, data))
+        self._posts.put_nowait((subject, data))
         self.published += 1
+
+    async def publish_posts(self) -> None:
+        """Task body."""
+        while True:
+            await self.bus.publish(*await self._posts.get())
 
     async def next_claim(self) -> asyncio.Future[Claim]:
         """The first claim that any decode worker gets from now on."""
@@ -113,9 +117,9 @@ class Outsider:
 @pytest.fixture
 async def attacker(outsider: Bus) -> AsyncIterator[Outsider]:
     async with Tasks("attacker") as tasks:
-        outbox = Outbox(outsider)
-        tasks.start(outbox.run(), name="outbox")
-        yield Outsider(outsider, outbox)
+        attacker = Outsider(outsider)
+        tasks.start(attacker.publish_posts(), name="posts")
+        yield attacker
 
 
 async def tokens_stay_right(fleet: Fleet) -> None:

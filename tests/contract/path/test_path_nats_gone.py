@@ -12,10 +12,12 @@ from bus_servers import RestartableServer
 from shared.bus.connection import Bus
 from shared.bus.settings import BusSettings
 from shared.runtime.tasks import Tasks
+from shared.runtime.tenure import TenureState
 from shared.text.tokenizer import Tokenizer
 
 from .engines import MODEL, engine
 from .fleet import Fleet, FleetShape, colocated, eventually, token_ids
+from .stream import Stream
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -33,7 +35,8 @@ async def server(tmp_path: Path) -> AsyncIterator[RestartableServer]:
 
 @pytest.fixture
 async def fleet(server: RestartableServer, tokenizer: Tokenizer) -> AsyncIterator[Fleet]:
-    fleet = Fleet(server.url, MODEL, tokenizer, FleetShape(make_prefill=engine, make_decode=engine))
+    shape = FleetShape(make_prefill=engine, make_decode=lambda: engine(step_s=0.005))
+    fleet = Fleet(server.url, MODEL, tokenizer, shape)
     await fleet.start()
     yield fleet
     await fleet.stop()
@@ -67,3 +70,29 @@ async def test_a_question_that_meets_no_scheduler_yet_is_asked_again(
     deltas = await fleet.generate(PROMPT, 16)
     assert token_ids(deltas) == colocated(engine(), PROMPT, 16)[0]
     assert time.monotonic() - began_s < ANSWERED_WITHIN_S
+
+
+async def test_gone_for_all_and_soon_back_no_session_moves(fleet: Fleet, server: RestartableServer, clients: Tasks):
+    """Longer than the lease: the worker stops, and asks whether its session is still its own."""
+    stream = Stream(fleet, clients)
+    await stream.has(20)
+    [session] = fleet.sessions._table
+    await server.stop()
+    tenure = fleet.links("d0").tenure
+    await eventually(lambda: tenure.state is TenureState.LAPSED)
+    await server.start()
+    await stream.is_unbroken()
+    assert (session.epoch, session.moves) == (0, 0)
+
+
+async def test_gone_for_long_sessions_are_dropped_and_placed_again(
+    fleet: Fleet, server: RestartableServer, clients: Tasks
+):
+    stream = Stream(fleet, clients)
+    await stream.has(20)
+    await server.stop()
+    tenure = fleet.links("d0").tenure
+    await eventually(lambda: tenure.state is TenureState.FORFEITED)
+    assert not fleet.sessions_on("d0")
+    await server.start()
+    await stream.is_unbroken()

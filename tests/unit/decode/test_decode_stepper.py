@@ -18,6 +18,10 @@ from shared.runtime.engine_thread import EngineThread
 from shared.runtime.tasks import Tasks
 
 
+async def always() -> None:
+    return
+
+
 class HeldEngine(FakeEngine):
     """Each step waits for `go`, and may fail."""
 
@@ -50,7 +54,14 @@ class Decode:
         self.announced: list[DecodeSession] = []
         self.sent = asyncio.Event()
         self._desk = ClaimDesk(self.engine, "d0", batch_limit=64, window_bytes=1 << 20)
-        self.stepper = Stepper(self.engine, self.thread, send=self._send, ended=self._ended, announce=self._announce)
+        self.stepper = Stepper(
+            self.engine,
+            self.thread,
+            may_step=always,
+            send=self._send,
+            ended=self._ended,
+            announce=self._announce,
+        )
         self.failed = asyncio.Event()
         stepping = tasks.start(self.stepper.run(), name="stepper")
         stepping.add_done_callback(lambda _: self.failed.set())

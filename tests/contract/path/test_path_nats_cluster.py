@@ -1,0 +1,62 @@
+"""A NATS cluster of three loses a node, under one worker or under everybody: all connections move, streams go on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from nats_nodes import NatsNode, cluster_of
+
+from shared.runtime.tasks import Tasks
+from shared.text.tokenizer import Tokenizer
+
+from .engines import MODEL, engine
+from .fleet import Fleet, FleetShape, eventually
+from .stream import Stream
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[NatsNode]]:
+    with cluster_of(tmp_path) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=[(), ("d0",), ("p0",)], ids=["all", "decode", "prefill"])
+async def fleet(nodes: list[NatsNode], tokenizer: Tokenizer, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    """The first node has only the worker that is named, or all."""
+    shape = FleetShape(
+        make_prefill=lambda: engine(prefill_token_s=0.002),
+        make_decode=lambda: engine(step_s=0.005),
+        ways=dict.fromkeys(request.param, nodes[0].url),
+    )
+    fleet = Fleet(nodes[1 if request.param else 0].url, MODEL, tokenizer, shape)
+    await fleet.start()
+    yield fleet
+    await fleet.stop()
+
+
+async def test_streams_go_on_and_every_connection_moves(fleet: Fleet, nodes: list[NatsNode], clients: Tasks):
+    worker = next(iter(fleet.shape.ways), "d0")
+    links = fleet.links(worker)
+    await eventually(
+        lambda: len(links.control._client._server_pool) == len(links.kv._link._servers._pool) == len(nodes)
+    )
+    decoding = Stream(fleet, clients)
+    await decoding.has(20)
+    prefilling = Stream(fleet, clients, max_tokens=30, prompt_tokens=400)
+    await eventually(lambda: fleet.sessions_on("p0") == 1)
+    sessions = list(fleet.sessions._table)
+
+    nodes[0].kill()
+    await decoding.is_unbroken()
+    await prefilling.is_unbroken()
+    assert links.control.reconnects == 1
+    assert links.control._client.connected_url.port != nodes[0].port
+    assert links.kv._link.stream is not None
+    assert links.kv._link.stream.address.port != nodes[0].port
+    # What was inside the node is lost: a gap among the tokens moves the session once.
+    assert max(session.moves for session in sessions) <= 1
+    assert await fleet.generate(list(range(40)), 16)
