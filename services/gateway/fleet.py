@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 class GatewayFleet:
     """Listens to beats; answers /health (`services.gateway.openai.health.Fleet`)."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, beat_interval_s: float) -> None:
+        """`beat_interval_s` is the gateway's own: it hears itself among the others."""
         self._model = model
-        self.liveness = Liveness()
+        self.liveness = Liveness(own_interval_s=beat_interval_s)
         self.draining = False
 
     def hear(self, _subject: str, data: bytes) -> None:

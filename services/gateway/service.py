@@ -30,6 +30,7 @@ from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat, new_boot
+from shared.runtime.hearing import redial_when_deaf
 from shared.runtime.tasks import Tasks
 from shared.text.chat_template import ChatTemplate
 from shared.text.tokenizer import Tokenizer
@@ -48,7 +49,7 @@ class GatewayService:
         self._tasks = tasks
         self._boot = new_boot()
         self._state = WorkerState.STARTING
-        self._fleet = GatewayFleet(model.name)
+        self._fleet = GatewayFleet(model.name, settings.beat_interval_s)
         self._bus: Bus | None = None
         self._http: web.AppRunner | None = None
 
@@ -144,6 +145,8 @@ class GatewayService:
         self._tasks.start(self._sessions.watch(), name="watch")
         self._tasks.start(self._sessions.write_journal(), name="journal")
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
+        hearing = redial_when_deaf(bus, self._fleet.liveness, self._settings.beat_interval_s)
+        self._tasks.start(hearing, name="hearing")
 
     def _reconnected(self) -> None:
         self._fleet.liveness.resume()

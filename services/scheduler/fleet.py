@@ -28,8 +28,9 @@ TakeBack = Callable[[], None]
 class Fleet:
     """Ranks workers for a request. Between two beats of a worker, what was placed on it since counts as load."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._liveness = Liveness(clock)
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, own_interval_s: float | None = None) -> None:
+        """`own_interval_s` of a scheduler that calls `liveness.contact` when it hears itself."""
+        self.liveness = Liveness(clock, own_interval_s=own_interval_s)
         self._given: dict[tuple[Role, str], _Given] = {}
         self._clock = clock
         self._began_s = clock()
@@ -37,26 +38,26 @@ class Fleet:
 
     def suspend(self) -> None:
         """Own connection is gone: nobody is taken for dead."""
-        self._liveness.suspend()
+        self.liveness.suspend()
 
     def resume(self) -> None:
         """Own connection is back."""
-        self._liveness.resume()
+        self.liveness.resume()
 
     def hear(self, beat: Beat) -> None:
-        self._liveness.hear(beat)
+        self.liveness.hear(beat)
         self._heard_of.add((beat.role, beat.model))
         self._given.pop((beat.role, beat.worker), None)
-        self._given = {key: given for key, given in self._given.items() if self._liveness.is_alive(*key)}
+        self._given = {key: given for key, given in self._given.items() if self.liveness.is_alive(*key)}
 
     def workers(self) -> list[Beat]:
         """All that live."""
-        return [beat for role in (Role.PREFILL, Role.DECODE) for beat in self._liveness.alive(role)]
+        return [beat for role in (Role.PREFILL, Role.DECODE) for beat in self.liveness.alive(role)]
 
     def serves(self, model: str) -> bool:
         """Whether both phases of `model` are alive and ready and pair, full or not."""
-        prefills = {beat.fingerprint for beat in self._liveness.ready(Role.PREFILL, model)}
-        return any(beat.fingerprint in prefills for beat in self._liveness.ready(Role.DECODE, model))
+        prefills = {beat.fingerprint for beat in self.liveness.ready(Role.PREFILL, model)}
+        return any(beat.fingerprint in prefills for beat in self.liveness.ready(Role.DECODE, model))
 
     def knows(self, model: str) -> bool:
         """Whether what is not seen of `model` is not there: a young scheduler may just not have heard it yet."""
@@ -69,21 +70,21 @@ class Fleet:
 
     def decodes(self, model: str, capacity_tokens: int) -> list[Beat]:
         """Decode workers with room for `capacity_tokens`, the least loaded first."""
-        ready = self._liveness.ready(Role.DECODE, model)
+        ready = self.liveness.ready(Role.DECODE, model)
         roomy = [beat for beat in ready if self._free_bytes(beat) >= capacity_tokens * beat.kv_token_bytes]
         open_seats = [beat for beat in roomy if self._sessions(beat) < beat.session_limit]
         return sorted(open_seats, key=lambda beat: (self._sessions(beat), -self._free_bytes(beat), beat.worker))
 
     def prefills(self, model: str, prompt_tokens: int, fingerprint: str | None = None) -> list[Beat]:
         """Prefill workers that could pair with `fingerprint` and queue the prompt, the shortest queue first."""
-        ready = self._liveness.ready(Role.PREFILL, model)
+        ready = self.liveness.ready(Role.PREFILL, model)
         paired = [beat for beat in ready if fingerprint is None or beat.fingerprint == fingerprint]
         roomy = [beat for beat in paired if self._queues(beat, prompt_tokens)]
         return sorted(roomy, key=lambda beat: (self._queued_tokens(beat), beat.sessions, beat.worker))
 
     def never_fits(self, model: str, capacity_tokens: int) -> bool:
         """Whether no live decode could hold so much even when empty."""
-        ready = self._liveness.ready(Role.DECODE, model)
+        ready = self.liveness.ready(Role.DECODE, model)
         return bool(ready) and all(capacity_tokens * beat.kv_token_bytes > beat.kv_total_bytes for beat in ready)
 
     def give_decode(self, beat: Beat, capacity_tokens: int) -> TakeBack:

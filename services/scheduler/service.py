@@ -26,6 +26,7 @@ from shared.protocol.wire import Message, decode
 from shared.runtime import stages
 from shared.runtime.beats import Heartbeat, new_boot
 from shared.runtime.fences import Fences
+from shared.runtime.hearing import redial_when_deaf
 from shared.runtime.stages import Stage
 from shared.runtime.tasks import Tasks
 
@@ -41,7 +42,7 @@ class SchedulerService:
         self._tasks = tasks
         self._boot = new_boot()
         self._state = WorkerState.STARTING
-        self._fleet = Fleet()
+        self._fleet = Fleet(own_interval_s=settings.beat_interval_s)
         self._fences = Fences()
         self._pair_log = PairLog()
         self._requests: Listening | None = None
@@ -70,6 +71,8 @@ class SchedulerService:
         await bus.flush()
         self._state = WorkerState.READY
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
+        hearing = redial_when_deaf(bus, self._fleet.liveness, self._settings.beat_interval_s)
+        self._tasks.start(hearing, name="hearing")
 
     async def drain(self) -> None:
         """Leave new requests to other schedulers; return when nobody waits here."""
@@ -163,6 +166,7 @@ class SchedulerService:
         except ProtocolError as error:
             logger.warning("beat refused: %s", error)
             return
+        self._fleet.liveness.contact()
         if beat.role in (Role.PREFILL, Role.DECODE):
             self._fleet.hear(beat)
             self._pair_log.hear(beat, self._fleet.workers())

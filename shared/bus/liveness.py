@@ -5,6 +5,7 @@ The scheduler places by it, the gateway answers /health from it, workers reap se
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,10 +21,15 @@ class Liveness:
 
     The farewell of an earlier start of the same process does not end its present one. While the listener itself is cut
     off, nobody is taken for dead; then all have `RETURN_S` more to be heard again.
+
+    A cut that breaks no connection looks like the silence of all. So a listener that beats every `own_interval_s`, and
+    hears itself too (`contact`), judges the others as of when it last heard anything.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, own_interval_s: float | None = None) -> None:
         self._clock = clock
+        self._deaf_limit_s = math.inf if own_interval_s is None else MISSED_BEATS * own_interval_s
+        self._contact_s = clock()
         self._beats: dict[tuple[Role, str], tuple[float, Beat]] = {}
         self._suspended = False
         self._resumed_s: float | None = None
@@ -40,14 +46,25 @@ class Liveness:
     def resume(self) -> None:
         """The listener hears again."""
         self._suspended = False
-        self._resumed_s = now_s = self._clock()
+        self._resumed_s = self._contact_s = now_s = self._clock()
         self._beats = {key: (now_s + RETURN_S, beat) for key, (_, beat) in self._beats.items()}
 
     def resumed_for_s(self) -> float | None:
         """How long ago the listener was last cut off; None when it never was, or is now."""
         return None if self._suspended or self._resumed_s is None else self._clock() - self._resumed_s
 
+    def contact(self) -> None:
+        """Something was heard, if only the listener itself."""
+        if self.deaf_for_s() > self._deaf_limit_s:
+            self.resume()
+        self._contact_s = self._clock()
+
+    def deaf_for_s(self) -> float:
+        """How long nothing has been heard, from anybody."""
+        return self._clock() - self._contact_s
+
     def hear(self, beat: Beat) -> None:
+        self.contact()
         key = (beat.role, beat.worker)
         if beat.state is not WorkerState.STOPPED:
             self._beats[key] = (self._clock(), beat)
@@ -75,13 +92,17 @@ class Liveness:
     def beat(self, role: Role, worker: str) -> Beat | None:
         """The last beat of a process that is alive; None when it is not."""
         known = self._beats.get((role, worker))
-        if known is None or not (self._suspended or _speaks(*known, self._clock())):
+        if known is None or not (self._suspended or _speaks(*known, self._now_s())):
             return None
         return known[1]
 
+    def _now_s(self) -> float:
+        """Until when silence means something."""
+        return self._clock() if self._deaf_limit_s == math.inf else self._contact_s
+
     def _forget_silent(self) -> None:
         if not self._suspended:
-            now_s = self._clock()
+            now_s = self._now_s()
             self._beats = {key: known for key, known in self._beats.items() if _speaks(*known, now_s)}
 
 

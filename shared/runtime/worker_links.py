@@ -50,7 +50,7 @@ class WorkerLinks:
 
     def __init__(self, identity: WorkerIdentity, tasks: Tasks) -> None:
         self.identity = identity
-        self.gateways = Liveness()
+        self.gateways = Liveness(own_interval_s=identity.beat_interval_s)
         self.lease = Lease(identity.beat_interval_s)
         self.tenure = Tenure(self.lease, self._forfeit)
         self._tasks = tasks
@@ -139,6 +139,7 @@ class WorkerLinks:
             beat = decode(Beat, data)
         except ProtocolError:
             return
+        self.gateways.contact()
         if beat.role is Role.GATEWAY:
             self.gateways.hear(beat)
         elif beat.worker == self.identity.worker and beat.role is self.identity.role:

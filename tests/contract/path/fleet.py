@@ -27,6 +27,7 @@ from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_gateway import HeldSessions
 from shared.runtime.beats import Heartbeat
+from shared.runtime.hearing import redial_when_deaf
 from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerLinks
 from shared.runtime.worker_service import WorkerService
@@ -75,7 +76,7 @@ class Fleet:
         self.tokenizer = tokenizer
         self._tasks: dict[str, Tasks] = {}
         self._at_rest: dict[str, tuple[int, int]] = {}
-        self._fleet = GatewayFleet(model)
+        self._fleet = GatewayFleet(model, BEAT_S)
 
     async def start(self) -> None:
         await self._start_gateway()
@@ -277,7 +278,7 @@ class Fleet:
         self.lost: list[WorkerService] = []
         tasks = self._owner(GATEWAY)
         self.bus = await Bus.connect(
-            self.nats,
+            self._nats_of(GATEWAY),
             name="test gateway",
             spawn=tasks.start,
             on_disconnect=self._fleet.liveness.suspend,
@@ -303,6 +304,7 @@ class Fleet:
         tasks.start(outbox.run(), name="outbox")
         tasks.start(self.sessions.watch(), name="watch")
         tasks.start(Heartbeat(self.bus, _gateway_beat, BEAT_S).run(), name="heartbeat")
+        tasks.start(redial_when_deaf(self.bus, self._fleet.liveness, BEAT_S), name="hearing")
 
 
 async def eventually(

@@ -28,7 +28,7 @@ class Gateway:
         self._fleet = fleet
         self._name = name
         self._keep = keep
-        self._view = GatewayFleet(fleet.model)
+        self._view = GatewayFleet(fleet.model, BEAT_S)
         self.tasks = Tasks(name)
 
     async def start(self) -> None:

@@ -156,3 +156,16 @@ async def test_the_last_token_lost_with_the_connection_is_noticed_soon(
     way.heal()
     async with asyncio.timeout(10):
         await stream.is_unbroken()
+
+
+async def test_a_gateway_that_hears_nothing_takes_nobody_for_dead(make_fleet: MakeFleet, clients: Tasks, way: CutProxy):
+    """It gives the dead connection up by itself, and its stream goes on once there is a way again."""
+    fleet: Fleet = await make_fleet(make_decode=lambda: engine(step_s=0.005), ways={GATEWAY: way.url})
+    stream = Stream(fleet, clients)
+    await stream.has(20)
+    [session] = fleet.sessions._table
+    way.swallow()
+    await eventually(lambda: not fleet.bus.connected)
+    assert session.moves == 0
+    way.heal()
+    await stream.is_unbroken()

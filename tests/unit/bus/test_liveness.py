@@ -143,3 +143,47 @@ def test_the_boot_tells_a_new_start_from_the_old(liveness: Liveness, clock: Cloc
     assert liveness.boot(Role.DECODE, "w") == "b1"
     liveness.hear(beat(boot="b2"))
     assert liveness.boot(Role.DECODE, "w") == "b2"
+
+
+@pytest.fixture
+def listener(clock: Clock) -> Liveness:
+    """One that beats every second itself."""
+    return Liveness(clock, own_interval_s=1.0)
+
+
+def test_silence_means_nothing_to_a_listener_that_hears_not_even_itself(listener: Liveness, clock: Clock) -> None:
+    listener.hear(beat())
+    clock.now_s = 100.0
+    assert listener.is_alive(Role.DECODE, "w")
+    assert len(list(listener.alive(Role.DECODE))) == 1
+    assert listener.deaf_for_s() == 100.0
+
+
+def test_silence_among_others_who_speak_is_death(listener: Liveness, clock: Clock) -> None:
+    listener.hear(beat())
+    for _ in range(MISSED_BEATS + 1):
+        clock.now_s += 1.0
+        listener.contact()
+    assert not listener.is_alive(Role.DECODE, "w")
+    assert listener.resumed_for_s() is None
+
+
+def test_whoever_was_deaf_gives_all_time_to_be_heard_again(listener: Liveness, clock: Clock) -> None:
+    listener.hear(beat())
+    clock.now_s = 100.0
+    listener.contact()
+    while clock.now_s < 100.0 + RETURN_S + MISSED_BEATS:
+        assert listener.is_alive(Role.DECODE, "w")
+        clock.now_s += 1.0
+        listener.contact()
+    clock.now_s += 0.1
+    listener.contact()
+    assert not listener.is_alive(Role.DECODE, "w")
+
+
+def test_a_listener_that_does_not_beat_judges_by_the_clock_alone(liveness: Liveness, clock: Clock) -> None:
+    liveness.hear(beat())
+    clock.now_s = 100.0
+    liveness.contact()
+    assert not liveness.is_alive(Role.DECODE, "w")
+    assert liveness.resumed_for_s() is None
