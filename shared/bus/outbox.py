@@ -48,6 +48,8 @@ class Outbox:
         """Replace each message that waits by what `keep` makes of it; None: it is not sent."""
         kept = [(subject, keep(message)) for subject, message in self._waiting]
         self._waiting = deque((subject, message) for subject, message in kept if message is not None)
+        if not self._waiting:
+            self._empty.set()
 
     async def run(self) -> None:
         """Publish what is posted. A message that cannot be sent is logged and dropped: its reader has a deadline."""

@@ -23,6 +23,17 @@ def new_boot() -> str:
     return secrets.token_hex(4)
 
 
+def next_boot(boot: str) -> str:
+    """Another id for the same process, which has let go of all it held: to others it was started anew."""
+    process, _, number = boot.partition(".")
+    return f"{process}.{int(number or 0) + 1}"
+
+
+def same_process(boot: str, other: str) -> bool:
+    """Whether the two are of one process, which then has not died between them."""
+    return boot.partition(".")[0] == other.partition(".")[0]
+
+
 class Heartbeat:
     """Publishes `make()` until cancelled. `changed()` brings the next beat forward, at most one per `MIN_GAP_S`."""
 

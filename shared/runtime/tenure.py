@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from shared.bus.lease import Lease
-from shared.runtime.beats import new_boot
+from shared.runtime.beats import new_boot, next_boot
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Tenure:
             self._enter(TenureState.LAPSED)
         if self._state is TenureState.LAPSED and self._clock() - self._lapsed_at_s > KEEP_S:
             logger.warning("cut off for too long: all sessions are dropped")
-            self.boot = new_boot()
+            self.boot = next_boot(self.boot)
             self._enter(TenureState.FORFEITED)
             self._forfeit()
         return self._state

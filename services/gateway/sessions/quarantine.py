@@ -18,6 +18,7 @@ import msgspec
 from shared.core import Role
 from shared.errors import Quarantined
 from shared.protocol.wire import pack_ids
+from shared.runtime.beats import same_process
 
 LIMIT = 1024
 OTHER_DEATHS_S = 60.0
@@ -101,9 +102,9 @@ class Quarantine:
             raise Quarantined(f"this prompt has crashed two workers and is refused for another {left_s:.0f} s")
 
     def revive(self, boot: Callable[[Role, str], str | None]) -> None:
-        """Take back the strikes of workers that were silent and are heard again: they had not died."""
+        """Take back the strikes of workers that were cut off and are heard again: they had not died."""
         for prompt, case in list(self._cases.items()):
-            alive = [one for one in case.strikes if one.silent and boot(one.role, one.worker) == one.boot]
+            alive = [one for one in case.strikes if _was_cut_off(one, boot(one.role, one.worker))]
             if alive:
                 self._explain({one.start for one in alive})
                 case.strikes = [one for one in case.strikes if one not in alive]
@@ -137,3 +138,8 @@ class Quarantine:
             del self._cases[prompt]
             return None
         return case
+
+
+def _was_cut_off(strike: Strike, boot: str | None) -> bool:
+    """Whether the process that was struck lives: in its start of then, though it was silent, or in a later one."""
+    return boot is not None and same_process(boot, strike.boot) and (strike.silent or boot != strike.boot)

@@ -14,7 +14,7 @@ from shared.errors import Unavailable
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.wire import decode
-from shared.runtime.beats import MIN_GAP_S, Heartbeat, new_boot
+from shared.runtime.beats import MIN_GAP_S, Heartbeat, new_boot, next_boot, same_process
 from shared.runtime.tasks import Tasks
 
 pytestmark = pytest.mark.timeout(10)
@@ -119,3 +119,12 @@ async def test_a_beat_that_cannot_be_sent_ends_nothing(bus: Any, tasks: Tasks) -
 
 def test_every_start_has_its_own_boot() -> None:
     assert len({new_boot() for _ in range(100)}) == 100
+
+
+def test_a_process_that_let_go_of_all_has_another_boot_and_is_the_same_process() -> None:
+    boots = [new_boot()]
+    for _ in range(3):
+        boots.append(next_boot(boots[-1]))
+    assert len(set(boots)) == 4
+    assert all(same_process(boots[0], boot) for boot in boots)
+    assert not same_process(boots[-1], next_boot(new_boot()))

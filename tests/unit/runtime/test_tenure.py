@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from shared.bus.lease import LEASE_BEATS, Lease
+from shared.runtime.beats import same_process
 from shared.runtime.tenure import KEEP_S, Tenure, TenureState
 
 pytestmark = pytest.mark.timeout(10)
@@ -108,6 +109,7 @@ async def test_cut_off_for_long_it_comes_back_with_nothing_and_another_boot(work
     assert await worker.free() == (False, False)
     assert worker.forfeits == 1
     assert worker.tenure.boot != boot
+    assert same_process(worker.tenure.boot, boot)
     worker.sleeps(100.0)
     assert worker.tenure.state is TenureState.FORFEITED
     worker.heard()

@@ -7,6 +7,7 @@ import pytest
 from services.gateway.sessions.quarantine import OTHER_DEATHS_S, Quarantine, Strike, prompt_key
 from shared.core import Role
 from shared.errors import Quarantined
+from shared.runtime.beats import next_boot
 
 KEEP_S = 60.0
 FIRST = Strike(Role.DECODE, "d0", "boot")
@@ -115,6 +116,15 @@ def test_a_worker_that_is_heard_again_had_not_died(ward: Ward) -> None:
     ward.quarantine.revive(lambda _role, worker: "another" if worker == "d1" else "boot")
     assert convicted(ward.quarantine)
     ward.quarantine.revive(lambda _role, _worker: "boot")
+    assert not convicted(ward.quarantine)
+    assert ward.quarantine.suspects("p"), "the other strike was a death for sure"
+
+
+def test_a_worker_that_was_cut_off_and_let_go_of_all_had_not_died(ward: Ward) -> None:
+    """It comes back with another boot, and is the same process."""
+    ward.quarantine.strike("p", FIRST, proven=True)
+    ward.quarantine.strike("p", SECOND, proven=True)
+    ward.quarantine.revive(lambda _role, worker: next_boot("boot") if worker == SECOND.worker else "another")
     assert not convicted(ward.quarantine)
     assert ward.quarantine.suspects("p"), "the other strike was a death for sure"
 
