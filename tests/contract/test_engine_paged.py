@@ -10,8 +10,10 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from paged_engine import PagedEngine
 from tiny_models import (
+    GREEDY,
     kv_of,
     load_engine,
     load_reference,
@@ -22,9 +24,20 @@ from tiny_models import (
     reference_tokens,
     save_tiny,
 )
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from shared.core import KvRegion, SampledToken, SamplingParams
-from shared.engine.contract import PrefillSlice
+from shared.engine.attention import AttentionKind
+from shared.engine.checkpoint import read_checkpoint
+from shared.engine.contract import PrefillSlice, SequenceSpec
+from shared.engine.cuda.engine import CudaEngine
+from shared.engine.cuda.kernels import Rope
+from shared.engine.cuda.pages import Pages
+from shared.engine.cuda.step_inputs import StepInputs
+from shared.engine.cuda.torch_kernels import TorchKernels
+from shared.engine.kv_memory import KvMemory
+from shared.engine.llama_runner import LlamaModel
+from shared.engine.sampling import greedy
 from shared.engine.torch_engine import TorchEngine
 from shared.errors import ConfigError
 
@@ -85,6 +98,19 @@ def test_what_goes_out_comes_in_again_here_and_on_a_cpu(case: Case) -> None:
         assert kv_of(other, "to", len(prompt)) == kv_of(engine, "from", len(prompt))
         other.close("to")
     engine.close("from")
+
+
+def test_a_prompt_s_beginning_is_found_again(case: Case) -> None:
+    engine = PagedEngine.load(case.folder, name="tiny", dtype="float32", kv_bytes=16 << 20, prefix_cache=True)
+    prompt = PROMPTS[5]
+    for key, cached in (("first", 0), ("second", 128)):
+        spec = SequenceSpec(key=key, prompt_ids=prompt, sampling=GREEDY, capacity_tokens=len(prompt) + TOKENS)
+        assert engine.open(spec) == cached
+        tokens = [prefill_in(engine, key, [cached, len(prompt)])]
+        tokens += [engine.step([key])[0].token_id for _ in range(TOKENS - 1)]
+        assert tokens == case.expected[5]
+    engine.close("first")
+    engine.close("second")
 
 
 def test_layers_are_told_in_order(case: Case) -> None:
@@ -161,9 +187,32 @@ def test_bytes_of_the_wrong_length_are_refused(llama: tuple[PagedEngine, TorchEn
 def test_a_device_that_cannot_be_used_is_refused(tmp_path: Path, device: str) -> None:
     import torch
 
-    from shared.engine.cuda.engine import CudaEngine
-
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match=device):
         CudaEngine.load(tmp_path, name="tiny", dtype="float32", kv_bytes=1 << 20, device=device)
+
+
+class NoKernels(TorchKernels):
+    """Kernels of the right shapes that compute nothing."""
+
+    def rope_store(self, kv: torch.Tensor, qkv: torch.Tensor, pages: Pages, rope: Rope) -> None:
+        assert pages.decodes
+
+    def attend(self, kv: torch.Tensor, query: torch.Tensor, pages: Pages, kind: AttentionKind) -> torch.Tensor:
+        return torch.empty_like(query)
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_a_step_asks_nothing_of_the_device(tmp_path: Path, size: int) -> None:
+    """What a CUDA graph shall hold: from inputs to logits no tensor's content may decide anything on the host."""
+    checkpoint = read_checkpoint(save_tiny("llama", tmp_path))
+    model = LlamaModel.load(checkpoint, torch.float32, torch.device("cpu"))
+    runner = model.runner(KvMemory(model.layout, 1 << 20, torch.device("cpu")), NoKernels())
+    inputs = StepInputs(64, 4, torch.device("cpu"))
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        logits = runner.logits(inputs.batch(size))
+        drawn, _ = greedy(logits)
+        with pytest.raises(DataDependentOutputException):
+            drawn.tolist()
+    assert logits.shape == (size, model.vocab_size)

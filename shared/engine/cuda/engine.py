@@ -39,7 +39,7 @@ class CudaEngine(TorchEngine):
         """See `TorchEngine.load`; `device` is cuda or cuda:N. Raises ConfigError where that cannot be used."""
         # Partial sums of bf16 products stay in float32.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        return super().load(*arguments, **settings)
+        return super().load(*arguments, **{"device": "cuda"} | settings)
 
     @staticmethod
     def _place(device: str) -> torch.device:

@@ -46,7 +46,7 @@ class StepInputs:
         self._host_positions = torch.full((rows,), FILLING, dtype=torch.int32, pin_memory=pinned)
         self._host_tables = torch.zeros((rows, blocks), dtype=torch.int32, pin_memory=pinned)
         self._device = device
-        self._staged: list[tuple[Decoding, int]] = []
+        self._staged: list[tuple[Decoding, int]] | None = None
 
     def ready(self, sequences: Sequence[Decoding]) -> None:
         """Make the first rows the next step of `sequences`, and all others filling.
@@ -76,20 +76,22 @@ class StepInputs:
         """The step has drawn `token_ids` (on the device, one for each sequence): get ready for the one after it."""
         self._ids[: len(token_ids)].copy_(token_ids)
         self._positions.add_((self._positions >= 0).int())
-        self._staged = [(sequence, tokens + 1) for sequence, tokens in self._staged]
+        self._staged = [(sequence, tokens + 1) for sequence, tokens in self._staged or ()]
 
     def forget(self) -> None:
         """Whatever the rows hold, the next step is staged."""
-        self._staged = []
+        self._staged = None
 
     def _follows(self, sequences: Sequence[Decoding]) -> bool:
-        return len(sequences) == len(self._staged) and all(
-            one is staged and len(one.tokens) == tokens
-            for one, (staged, tokens) in zip(sequences, self._staged, strict=True)
+        staged = self._staged
+        if staged is None or len(staged) != len(sequences):
+            return False
+        return all(
+            one is known and len(one.tokens) == tokens for one, (known, tokens) in zip(sequences, staged, strict=True)
         )
 
     def _stage(self, sequences: Sequence[Decoding]) -> None:
-        self._staged = []
+        self._staged = None
         # An earlier copy may not have read the pinned memory yet, if the step it was for failed.
         wait_for(self._device)
         count = len(sequences)

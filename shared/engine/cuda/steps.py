@@ -34,6 +34,7 @@ class DeviceSteps:
 
     def capture(self) -> None:
         """Capture the graphs; until then, steps run without. Takes seconds."""
+        self._inputs.ready(())
         self._graphs.capture()
 
     def step(self, sequences: Sequence[Decoding]) -> list[SampledToken]:

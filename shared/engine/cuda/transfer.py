@@ -16,6 +16,8 @@ from shared.core import KvRegion
 from shared.engine.cuda.views import paged_view
 from shared.engine.kv_memory import BLOCK_TOKENS, KvSpace
 
+_INCOMING_BYTES = 1 << 20
+
 
 class DeviceTransfer:
     """For sequences in `arena`, which is `KvMemory.arena`."""
@@ -27,7 +29,7 @@ class DeviceTransfer:
         self._stream: torch.cuda.Stream | None = None
         if self._on_cuda:
             self._stream = torch.cuda.Stream(arena.device, priority=-1)  # type: ignore[no-untyped-call]
-        self._incoming = self._host(0)
+        self._incoming = self._host(_INCOMING_BYTES)
 
     def read(self, space: KvSpace, region: KvRegion) -> memoryview:
         """A copy of `region`, in pinned memory of its own."""
