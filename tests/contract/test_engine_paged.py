@@ -193,6 +193,15 @@ def test_a_device_that_cannot_be_used_is_refused(tmp_path: Path, device: str) ->
         CudaEngine.load(tmp_path, name="tiny", dtype="float32", kv_bytes=1 << 20, device=device)
 
 
+def test_memory_that_does_not_fit_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate too much")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(ConfigError, match="1048576 bytes of KV memory does not fit"):
+        PagedEngine.load(case.folder, name="tiny", dtype="float32", kv_bytes=1 << 20)
+
+
 class NoKernels(TorchKernels):
     """Kernels of the right shapes that compute nothing."""
 

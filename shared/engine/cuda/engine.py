@@ -15,7 +15,7 @@ import torch
 from shared.core import KvLayout, KvRegion, ModelSpec, SampledToken, blocks_of
 from shared.engine.contract import OnLayer
 from shared.engine.cuda.layer_events import LayerEvents
-from shared.engine.cuda.place import cuda_device, wait_for
+from shared.engine.cuda.place import cuda_device, wait_for, within_memory
 from shared.engine.cuda.steps import DeviceSteps
 from shared.engine.cuda.transfer import DeviceTransfer
 from shared.engine.kv_memory import BLOCK_TOKENS, TORCH_DTYPES, KvMemory
@@ -36,10 +36,11 @@ class CudaEngine(TorchEngine):
 
     @classmethod
     def load(cls, *arguments: Any, **settings: Any) -> Self:
-        """See `TorchEngine.load`; `device` is cuda or cuda:N. Raises ConfigError where that cannot be used."""
+        """See `TorchEngine.load`; `device` is cuda or cuda:N. Raises ConfigError where that is missing or too small."""
         # Partial sums of bf16 products stay in float32.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        return super().load(*arguments, **{"device": "cuda"} | settings)
+        with within_memory(f"the model with {settings.get('kv_bytes')} bytes of KV memory"):
+            return super().load(*arguments, **{"device": "cuda"} | settings)
 
     @staticmethod
     def _place(device: str) -> torch.device:
@@ -54,11 +55,15 @@ class CudaEngine(TorchEngine):
         return TritonKernels(TORCH_DTYPES[layout.dtype], layout.head_dim)
 
     def warm_up(self) -> None:
-        """Compile every kernel and capture the graphs of decode. Call it while idle; takes tens of seconds."""
-        super().warm_up()
-        # What is built of a model's own modules may wait for the device, which a graph cannot hold.
-        if isinstance(self._runner, LlamaRunner) and self._device.type == "cuda":
-            self._steps.capture()
+        """Compile every kernel and capture the graphs of decode. Call it while idle; takes tens of seconds.
+
+        Raises ConfigError when KV memory has left too little for it.
+        """
+        with within_memory("the work of a pass beside the model and its KV memory"):
+            super().warm_up()
+            # What is built of a model's own modules may wait for the device, which a graph cannot hold.
+            if isinstance(self._runner, LlamaRunner) and self._device.type == "cuda":
+                self._steps.capture()
 
     def export_kv(self, key: str, region: KvRegion) -> memoryview:
         return self._transfer.read(self._sequences[key].space, region)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 import torch
 
@@ -30,6 +32,15 @@ def cuda_device(name: str) -> torch.device:
     if torch.cuda.get_device_capability(index) < _CAPABILITY:
         raise ConfigError(f"device {name} is older than compute capability {'.'.join(map(str, _CAPABILITY))}")
     return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Raises ConfigError when the device has no memory for `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"{what} does not fit the device: {error}") from error
 
 
 def wait_for(device: torch.device) -> None:
