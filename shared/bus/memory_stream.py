@@ -78,7 +78,7 @@ class MemoryStream:
     async def ensure(self) -> str:
         """Create the stream unless it is there. Returns when it was created, which tells one from another.
 
-        One with other limits is used as it is. Raises NoJetStream, and Unavailable.
+        One with other limits is used as it is. Raises NoJetStream, Unavailable and DeadlineExceeded.
         """
         answer = await self._api(f"STREAM.CREATE.{self._name}", self._configuration())
         if answer.error is not None and answer.error.err_code == NAME_IN_USE:
@@ -139,6 +139,8 @@ class MemoryStream:
         try:
             return _read(await self._bus.ask(f"{API}.{call}", body, ANSWER_TIMEOUT_S))
         except Unreached as error:
+            if not self._bus.connected:
+                raise
             raise NoJetStream("the NATS server has no JetStream") from error
 
     def _configuration(self) -> bytes:

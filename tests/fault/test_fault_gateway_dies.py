@@ -13,13 +13,17 @@ import aiohttp
 import msgpack
 import pytest
 from resuming import Heard, over_http, over_nats, over_websocket, resume
+from second_gateway import second_gateway
 from stack import Stack
 
+from services.chat.answerer import Answerer
+from services.chat.connection import GatewayConnection
+from services.chat.conversation import Conversation
+from services.chat.settings import ChatSettings, stream_url
 from shared.text.tokenizer import Tokenizer
 
 from .conftest import Measured
 from .scene import Scene, scene_of
-from .second_gateway import second_gateway
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(90)]
 
@@ -151,6 +155,29 @@ async def test_the_same_gateway_goes_on_once_it_is_back(scene: Scene, http: aioh
     await scene.back(KILLED)
     await read_to_the_end(over_websocket(http, scene.stack.http_url, resume(heard), heard))
     assert heard.token_ids == scene.undisturbed(request)
+
+
+async def test_a_chat_shows_one_answer(scene: Scene):
+    """`baton chat` resumes by itself; asked again, undisturbed, the same question has the same answer."""
+    shown: list[str] = []
+    said = asyncio.Event()
+
+    def show(text: str) -> None:
+        shown.append(text)
+        said.set()
+
+    connection = GatewayConnection(stream_url(scene.stack.http_url))
+    settings = ChatSettings(url=scene.stack.http_url, max_tokens=150, temperature=0.0)
+    for killed in (True, False):
+        answerer = Answerer(connection, Conversation(), settings, show, pytest.fail)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(answerer.ask("Who goes there?"))
+            await said.wait()
+            if killed:
+                scene.kill(KILLED)
+    await connection.close()
+    text = "".join(shown)
+    assert text[: len(text) // 2] == text[len(text) // 2 :]
 
 
 async def test_a_prompt_that_is_being_read_is_read_again(scene: Scene, other_url: str, http: aiohttp.ClientSession):

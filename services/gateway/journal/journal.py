@@ -6,7 +6,9 @@ depend on the request alone, so what is lost of them is computed again. `KeptSes
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 from services.gateway.generation import GenerationRequest
 from services.gateway.journal.history import History, opened
@@ -14,7 +16,7 @@ from shared.bus.connection import Bus, Unreached
 from shared.bus.memory_stream import MemoryStream, NoJetStream, Stored, StreamLimits, WrittenMeanwhile
 from shared.errors import BatonError, DeadlineExceeded, ProtocolError, ResumeUnavailable, SessionNotFound, Unavailable
 from shared.protocol import subjects
-from shared.protocol.journal import Appended, Owned, TakenOver
+from shared.protocol.journal import Appended, Opened, Owned, TakenOver
 from shared.protocol.wire import decode
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 STREAM = "BATON_JOURNAL"
 RETRY_AFTER_MS = 1000
 RACES = 8
+OPEN_PATIENCE_S = 5.0
+OPEN_PAUSE_S = 0.1
 
 
 class Journal:
@@ -45,16 +49,31 @@ class Journal:
         self._prepared = True
 
     async def open(self, session: str, request: GenerationRequest) -> None:
-        """Keep `request`: when this returns, any gateway can go on with it. Raises ResumeUnavailable."""
-        if not self._prepared:
-            await self.prepare()
+        """Keep `request`: when this returns, any gateway can go on with it.
+
+        While NATS is gone it waits, as all requests do, up to `OPEN_PATIENCE_S`. Raises ResumeUnavailable.
+        """
         record = opened(session, request, gateway=self._gateway, model=self._model)
-        try:
+        until_s = time.monotonic() + min(OPEN_PATIENCE_S, request.deadline_s)
+        while True:
             try:
-                await self._stream.put(subjects.journal_request(session), record)
+                await self._put_request(record)
+            except ResumeUnavailable as error:
+                if error.retry_after_ms is None or time.monotonic() >= until_s:
+                    raise
+                await asyncio.sleep(OPEN_PAUSE_S)
+            else:
+                return
+
+    async def _put_request(self, record: Opened) -> None:
+        try:
+            if not self._prepared:
+                await self.prepare()
+            try:
+                await self._stream.put(subjects.journal_request(record.session), record)
             except Unreached:
                 await self.prepare()
-                await self._stream.put(subjects.journal_request(session), record)
+                await self._stream.put(subjects.journal_request(record.session), record)
         except (Unavailable, DeadlineExceeded) as error:
             raise _silent(error) from error
 

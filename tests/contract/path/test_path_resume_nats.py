@@ -74,6 +74,22 @@ async def test_a_running_session_is_in_the_journal_again_after_nats_was_restarte
         await gateway.stop()
 
 
+async def test_a_request_waits_for_a_nats_server_that_is_being_restarted(server: RestartableServer, fleet: Fleet):
+    request = msgspec.structs.replace(fleet.generating(PROMPT, 5), resumable=True)
+
+    async def answered() -> int:
+        async with fleet.sessions.generate(request) as generation:
+            return len(token_ids([delta async for delta in generation]))
+
+    assert await answered() == 5
+    await server.stop()
+    await eventually(lambda: not fleet.bus.connected)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(answered())
+        await server.start()
+    assert waiting.result() == 5
+
+
 class TestWithoutJetStream:
     @pytest.fixture
     def server(self, tmp_path: Path) -> RestartableServer:
