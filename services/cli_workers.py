@@ -71,14 +71,13 @@ def fleet_table(beats: Sequence[Beat]) -> Table:
 def notes(beats: Sequence[Beat]) -> list[str]:
     """How the workers of each model compute, where they do so in different ways."""
     lines = []
-    for model in sorted({beat.model for beat in beats if beat.arithmetic}):
-        ways = {
-            way: ", ".join(beat.worker for beat in beats if beat.model == model and beat.arithmetic == way)
-            for way in sorted({beat.arithmetic for beat in beats if beat.model == model and beat.arithmetic})
-        }
+    for fingerprint in sorted({beat.fingerprint for beat in beats if beat.arithmetic}):
+        alike = [beat for beat in beats if beat.fingerprint == fingerprint and beat.arithmetic]
+        ways = sorted({beat.arithmetic for beat in alike})
         if len(ways) > 1:
+            model = alike[0].model
             lines.append(f"Workers of {model} round differently: a stream that moves may go on with other tokens.")
-            lines += [f"  {way}: {workers}" for way, workers in ways.items()]
+            lines += [f"  {way}: {', '.join(one.worker for one in alike if one.arithmetic == way)}" for way in ways]
     return lines
 
 

@@ -8,6 +8,7 @@ from services.gateway.openai.health import FleetStatus
 from shared.bus.liveness import Liveness
 from shared.core import Role
 from shared.errors import ProtocolError
+from shared.protocol.pairing import apart
 from shared.protocol.to_all import Beat
 from shared.protocol.wire import decode
 
@@ -31,14 +32,16 @@ class GatewayFleet:
             logger.warning("beat refused: %s", error)
 
     def status(self) -> FleetStatus:
-        prefills = len(self.liveness.ready(Role.PREFILL, self._model))
-        decodes = len(self.liveness.ready(Role.DECODE, self._model))
+        prefills = self.liveness.ready(Role.PREFILL, self._model)
+        decodes = self.liveness.ready(Role.DECODE, self._model)
+        unlike = apart(prefills, decodes)
         schedulers = len(list(self.liveness.alive(Role.SCHEDULER)))
         checks = (
             (bool(prefills), f"no prefill worker of {self._model} is ready"),
             (bool(decodes), f"no decode worker of {self._model} is ready"),
+            (not unlike, f"no prefill worker of {self._model} pairs with a decode worker: {unlike}"),
             (bool(schedulers), "no scheduler is alive"),
             (not self.draining, "this gateway is shutting down"),
         )
         reasons = tuple(reason for fine, reason in checks if not fine)
-        return FleetStatus(prefill_workers=prefills, decode_workers=decodes, reasons=reasons)
+        return FleetStatus(prefill_workers=len(prefills), decode_workers=len(decodes), reasons=reasons)

@@ -5,6 +5,8 @@ The scheduler logs it, `baton workers` shows it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shared.core import ModelParts, Role
 from shared.protocol.to_all import Beat
 
@@ -24,6 +26,14 @@ def differences(one: Beat, other: Beat) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(one.parts, name) != getattr(other.parts, name)) or ("fingerprint",)
 
 
+def apart(prefills: Sequence[Beat], decodes: Sequence[Beat]) -> str:
+    """Why none of one phase pairs with any of the other, by the first of each; empty: some do, or a phase has none."""
+    unlike = [differences(prefill, decode) for prefill in prefills for decode in decodes]
+    return differ(unlike[0]) if unlike and all(unlike) else ""
+
+
 def differ(parts: tuple[str, ...]) -> str:
-    """`rope differs`, `weights and tokenizer differ`."""
-    return f"{parts[0]} differs" if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]} differ"
+    """`rope differs`, `weights differ`, `rope and tokenizer differ`."""
+    if len(parts) > 1:
+        return f"{', '.join(parts[:-1])} and {parts[-1]} differ"
+    return f"{parts[0]} differ" if parts[0].endswith("s") else f"{parts[0]} differs"

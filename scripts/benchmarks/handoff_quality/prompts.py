@@ -1,10 +1,9 @@
-"""Fifty prompts: short questions, and long passages of this repository's own pages, each ended by a question."""
+"""Fifty prompts: short questions, and long passages of Python's own reference, each ended by a question."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pydoc_data.topics import topics
 
-PAGES = Path(__file__).parents[3]
 QUESTIONS = (
     "Why is the sky blue?",
     "What is the capital of France, and what is it known for?",
@@ -43,12 +42,11 @@ TASKS = (
 
 
 def prompts() -> list[str]:
-    """All fifty, the same every time for the same pages."""
-    text = "\n\n".join(page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("docs/adr/*.md")))
-    passages = []
-    start = 0
-    for task in TASKS:
-        for length in PASSAGE_CHARACTERS:
-            passages.append(f"{text[start : start + length]}\n\n{task}")
-            start = (start + length) % max(1, len(text) - max(PASSAGE_CHARACTERS))
+    """All fifty, the same every time for the same release of Python."""
+    text = "\n\n".join(topics[name] for name in sorted(topics))
+    starts = range(0, len(text), len(text) // (len(TASKS) * len(PASSAGE_CHARACTERS)))
+    shapes = [(task, length) for task in TASKS for length in PASSAGE_CHARACTERS]
+    passages = [
+        f"{text[start : start + length]}\n\n{task}" for start, (task, length) in zip(starts, shapes, strict=False)
+    ]
     return [*QUESTIONS, *passages]

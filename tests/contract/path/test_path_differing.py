@@ -22,7 +22,7 @@ from shared.kv.int8 import Int8Codec
 
 from .conftest import MakeFleet
 from .engines import MODEL, VOCAB_SIZE, engine, spec
-from .fleet import GREEDY, colocated, token_ids
+from .fleet import GREEDY, colocated, eventually, token_ids
 from .prompts import prompt
 
 TOKENS = 12
@@ -141,7 +141,9 @@ async def test_another_rope_never_pairs_and_the_scheduler_says_so_once(
     assert "d0" in told[0]
 
 
-async def test_with_nobody_to_pair_with_a_request_is_refused(make_fleet: MakeFleet):
-    fleet = await make_fleet(make_decode=other_rope)
+async def test_with_nobody_to_pair_with_a_request_is_refused_and_health_says_why(make_fleet: MakeFleet):
+    fleet = await make_fleet(decodes=2, make_decode=alternating(other_rope, engine))
+    await fleet.stop_worker("d1")
+    await eventually(lambda: any("rope differs" in reason for reason in fleet._fleet.status().reasons))
     with pytest.raises(BatonError, match="pair"):
         await fleet.generate(prompt(50), deadline_s=5.0)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.core import ModelParts, Role
-from shared.protocol.pairing import differ, differences, meet
+from shared.protocol.pairing import apart, differ, differences, meet
 from shared.protocol.to_all import Beat, WorkerState
 
 PARTS = ModelParts(weights="1", rope="2", config="3", tokenizer="4")
@@ -48,6 +48,14 @@ def test_models_that_differ_in_a_part_this_process_does_not_know_do_not_pair() -
     assert differences(beat(Role.PREFILL), beat(Role.DECODE, "b")) == ("fingerprint",)
 
 
+def test_phases_are_apart_only_when_no_two_workers_pair() -> None:
+    prefill, other = beat(Role.PREFILL), beat(Role.DECODE, "b", msgspec.structs.replace(PARTS, weights="x"))
+    assert apart([prefill], [other]) == "weights differ"
+    assert apart([prefill], [other, beat(Role.DECODE)]) == ""
+    assert apart([prefill], []) == apart([], [other]) == ""
+
+
 def test_it_is_said_in_words() -> None:
     assert differ(("rope",)) == "rope differs"
+    assert differ(("weights",)) == "weights differ"
     assert differ(("weights", "rope", "tokenizer")) == "weights, rope and tokenizer differ"
