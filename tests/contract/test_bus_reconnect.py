@@ -142,3 +142,17 @@ async def test_connecting_can_be_cancelled(server: RestartableServer, tasks: Tas
     connecting.cancel()
     await asyncio.wait({connecting})
     assert connecting.cancelled()
+
+
+async def test_a_connection_that_is_given_up_is_replaced(server: RestartableServer, tasks: Tasks) -> None:
+    peer = await connected(server, tasks)
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    await peer.bus.listen("subject", lambda _subject, data: heard.put_nowait(data))
+    peer.bus.redial("test")
+    await peer.lost.wait()
+    await peer.back.wait()
+    await peer.bus.publish("subject", b"after")
+    assert await heard.get() == b"after"
+    assert peer.bus.reconnects == 1
+    await peer.bus.close()
+    peer.bus.redial("there is none")

@@ -294,3 +294,15 @@ async def test_close_while_the_server_is_away_ends_those_who_wait(server: Restar
     await peer.plane.close()
     with pytest.raises(Unavailable):
         await publishing
+
+
+async def test_a_connection_that_is_given_up_is_replaced(server: RestartableServer, tasks: Tasks) -> None:
+    peer, heard = await reconnecting(server, tasks), asyncio.Event()
+    await peer.plane.listen("subject", lambda _subject, _data: heard.set())
+    peer.plane.redial("test")
+    await peer.lost.wait()
+    await peer.back.wait()
+    await peer.plane.publish("subject", b"after")
+    await heard.wait()
+    await peer.plane.close()
+    peer.plane.redial("there is none")
