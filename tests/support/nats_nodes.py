@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,13 +14,23 @@ from services.local import nats_server
 from services.local.free_port import port_or_free
 from shared.runtime.process import die_with_parent
 
+PORTS = range(20_000, 30_000)
+
+
+def lasting_port() -> int:
+    """A free port that stays free while its server is away: the system gives none of these to whoever just dials."""
+    while True:
+        port = random.choice(PORTS)
+        if port_or_free("127.0.0.1", port) == port:
+            return port
+
 
 class NatsNode:
     """One process. `more` is added to its configuration."""
 
     def __init__(self, folder: Path, more: str = "") -> None:
         folder.mkdir(exist_ok=True)
-        self.port = port_or_free("127.0.0.1", 0)
+        self.port = lasting_port()
         self._folder = folder
         self._more = more
         self.url = f"nats://127.0.0.1:{self.port}"
@@ -45,7 +56,7 @@ class NatsNode:
 @contextlib.contextmanager
 def cluster_of(folder: Path, size: int = 3) -> Iterator[list[NatsNode]]:
     """So many nodes, each with routes to all. They tell their clients of each other."""
-    route_ports = [port_or_free("127.0.0.1", 0) for _ in range(size)]
+    route_ports = [lasting_port() for _ in range(size)]
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in route_ports)
     nodes = []
     for number, port in enumerate(route_ports):
