@@ -14,6 +14,7 @@ from shared.runtime.process_settings import EngineKind, WorkerProcessSettings
 
 if TYPE_CHECKING:
     from shared.engine.torch_engine import TorchEngine
+_FAKE_BLOCK_TOKENS = 16
 
 
 def engine_loader(
@@ -49,6 +50,7 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
         kv_bytes=kv_bytes,
         device=settings.device,
         threads=settings.threads,
+        prefix_cache=settings.prefix_cache,
         cache=models_folder(settings),
     )
     engine.warm_up()
@@ -73,4 +75,5 @@ def _fake(
     facts = read_model_facts(model.path)
     spec = fake_spec(model.name, facts.vocab_size, facts.context_tokens)
     poison = FakePoison(crash=settings.fake_crash_token, error=settings.fake_error_token, hang=settings.fake_hang_token)
-    return FakeEngine(spec, kv_bytes, FakePace(prefill_token_s, step_s), poison)
+    pace = FakePace(prefill_token_s, step_s)
+    return FakeEngine(spec, kv_bytes, pace, poison, block_tokens=_FAKE_BLOCK_TOKENS, prefix_cache=settings.prefix_cache)

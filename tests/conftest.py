@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.local import nats_server
 from shared.errors import BatonError
@@ -16,6 +17,10 @@ from shared.models.catalogue import DEFAULT_MODEL
 from shared.models.store import resolve
 from shared.runtime.process import die_with_parent
 from shared.runtime.settings import cache_folder, process_environment
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("baton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("baton")
 
 
 @pytest.fixture(scope="session")

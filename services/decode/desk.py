@@ -118,33 +118,36 @@ class ClaimDesk:
         prompt_ids = unpack_ids(claim.prompt_ids)
         if not prompt_ids:
             raise InvalidRequest("the prompt is empty", param="prompt")
+        key = f"{claim.session}.{claim.epoch}"
+        cached_tokens = self._engine.open(
+            SequenceSpec(
+                key=key,
+                prompt_ids=prompt_ids,
+                sampling=claim.sampling,
+                capacity_tokens=len(prompt_ids) + claim.max_tokens - claim.emitted,
+                emitted=claim.emitted,
+                cache_salt=claim.cache_salt,
+            )
+        )
         grant = ClaimGranted(
             session=claim.session,
             epoch=claim.epoch,
             worker=self._worker,
             transfer=secrets.randbits(32),
             credit_bytes=self._window_bytes,
+            cached_tokens=cached_tokens,
             kv_encodings=tuple(encoding.value for encoding in self._encodings),
         )
         session = DecodeSession(
-            claim, grant, self._receiver(claim, grant, len(prompt_ids)), self._clock() + claim.deadline_ms / 1000
+            claim, grant, self._receiver(key, claim, grant, len(prompt_ids)), self._clock() + claim.deadline_ms / 1000
         )
         self.fed(session)
-        self._engine.open(
-            SequenceSpec(
-                key=session.key,
-                prompt_ids=prompt_ids,
-                sampling=claim.sampling,
-                capacity_tokens=len(prompt_ids) + claim.max_tokens - claim.emitted,
-                emitted=claim.emitted,
-            )
-        )
         return session
 
-    def _receiver(self, claim: Claim, grant: ClaimGranted, prompt_tokens: int) -> Receiver:
+    def _receiver(self, key: str, claim: Claim, grant: ClaimGranted, prompt_tokens: int) -> Receiver:
         return Receiver(
             self._engine,
-            f"{claim.session}.{claim.epoch}",
+            key,
             self._engine.spec,
             TransferIdentity(session=claim.session, epoch=claim.epoch, transfer=grant.transfer),
             prompt_tokens=prompt_tokens,

@@ -20,7 +20,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One checked request for one sequence.
 
     `stop` are strings that end the text (not part of it). `deadline_s` is the most it may take in all. A `resumable`
-    one is kept when its client goes away; `rendering` is how HTTP says its answer.
+    one is kept when its client goes away; `rendering` is how HTTP says its answer. Only requests of equal `cache_salt`
+    share what is cached.
     """
 
     request_id: str
@@ -28,6 +29,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
+    cache_salt: str = ""
     deadline_s: float = 600.0
     resumable: bool = False
     rendering: Rendering = Rendering()

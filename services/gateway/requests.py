@@ -116,6 +116,7 @@ class RequestBuilder:
                         max_tokens=max_tokens,
                         sampling=_nth_choice(call.sampling, choice),
                         stop=call.stop,
+                        cache_salt=call.cache_salt,
                         deadline_s=self._deadline_s,
                         resumable=call.resumable,
                         rendering=_rendering(call, request_id),

@@ -33,14 +33,18 @@ _NEXT = {
 
 
 class PrefillRun:
-    """`order` as received; times on this process's monotonic clock. Raises ProtocolError for ids that are none."""
+    """`order` as received; times on this process's monotonic clock. Raises ProtocolError for ids that are none.
+
+    `cached_tokens` were in this worker's cache when it began; up to `done_tokens` all is there.
+    """
 
     def __init__(self, order: RunPrefill, now_s: float) -> None:
         self.order = order
         self.prompt_ids = unpack_ids(order.prompt_ids)
         self.deadline_s = now_s + order.deadline_ms / 1000
         self.state = RunState.QUEUED
-        self.done_tokens = order.cached_tokens
+        self.cached_tokens = 0
+        self.done_tokens = 0
         self.began = False
         self._accepted_s = now_s
         self._started_s = now_s
@@ -72,11 +76,17 @@ class PrefillRun:
             sampling=self.order.sampling,
             capacity_tokens=self.prompt_tokens,
             emitted=self.order.emitted,
+            cache_salt=self.order.cache_salt,
         )
 
-    def begin(self) -> None:
-        """Its memory is reserved; the first slice comes next."""
+    def waited_s(self, now_s: float) -> float:
+        """How long ago it was accepted."""
+        return now_s - self._accepted_s
+
+    def begin(self, cached_tokens: int) -> None:
+        """Its memory is reserved, and so much of the prompt is there; the first slice comes next."""
         self.advance(RunState.COMPUTING)
+        self.cached_tokens = self.done_tokens = cached_tokens
         self._started_s = time.monotonic()
 
     def next_slice(self, budget_tokens: int) -> PrefillSlice:
@@ -89,8 +99,8 @@ class PrefillRun:
             worker=worker,
             queue_ms=(self._started_s - self._accepted_s) * 1000,
             compute_ms=(now_s - self._started_s) * 1000,
-            computed_tokens=self.prompt_tokens - self.order.cached_tokens,
-            cached_tokens=self.order.cached_tokens,
+            computed_tokens=self.prompt_tokens - self.cached_tokens,
+            cached_tokens=self.cached_tokens,
         )
 
     def began_frame(self) -> TokenFrame:

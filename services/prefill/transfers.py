@@ -58,6 +58,7 @@ class Transfers:
             transfer=order.transfer,
             credit_bytes=order.credit_bytes,
             prompt_tokens=run.prompt_tokens,
+            cached_tokens=order.cached_tokens,
             chunk_bytes=self._fitting_chunk_bytes(order.credit_bytes),
             encoding=wanted if wanted in self._encodings else KvEncoding.EXACT,
         )
@@ -70,8 +71,9 @@ class Transfers:
         held.feedback = await self._links.kv.listen(subject, _feedback_to(held.sender))
 
     def start(self, held: Held) -> None:
-        """Send whatever has been computed, and is going to be. Does nothing when that goes on already."""
+        """Send what was cached, and is going to be computed. Does nothing when that goes on already."""
         if held.transfer is None:
+            held.sender.computed(0, held.run.cached_tokens)
             held.transfer = self._tasks.start(self._transfer(held), name=f"transfer {held.run.key}")
 
     async def _transfer(self, held: Held) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 
 from services.prefill.compute import ComputeLoop
 from services.prefill.held import Held, HeldRuns
+from services.prefill.order import rank_of
 from services.prefill.queue import RunQueue
 from services.prefill.run import PrefillRun, RunState
 from services.prefill.settings import PrefillSettings
@@ -40,7 +41,9 @@ class PrefillWorker:
         self._engine = context.engine
         self._links = context.links
         self._tasks = context.tasks
-        self._queue = RunQueue(context.engine, settings.queue_limit_tokens)
+        self._queue = RunQueue(
+            context.engine, settings.queue_limit_tokens, rank_of(settings.order, settings.aging_tokens_per_s)
+        )
         self._wake = asyncio.Event()
         self._held = HeldRuns(context.engine, self._queue, context.links, context.tasks, freed=self._wake.set)
         most = KvEncoding.INT8 if settings.kv_int8 else KvEncoding.EXACT

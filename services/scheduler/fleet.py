@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from services.scheduler.affinity import Cached, start_of
 from shared.bus.liveness import Liveness
 from shared.core import Role
 from shared.protocol.to_all import Beat
@@ -21,6 +22,7 @@ class _Given(msgspec.Struct):
 
 
 SETTLE_S = 2.0
+NOTHING_CACHED: Cached = {}
 
 TakeBack = Callable[[], None]
 
@@ -68,19 +70,43 @@ class Fleet:
     def models(self) -> set[str]:
         return {beat.model for beat in self.workers()}
 
-    def decodes(self, model: str, capacity_tokens: int) -> list[Beat]:
-        """Decode workers with room for `capacity_tokens`, the least loaded first."""
+    def decodes(self, model: str, capacity_tokens: int, cached: Cached = NOTHING_CACHED) -> list[Beat]:
+        """Decode workers with room for `capacity_tokens`, the least loaded first.
+
+        Of equally loaded ones, first the one that holds the longest beginning of the prompt: less is sent to it.
+        """
         ready = self.liveness.ready(Role.DECODE, model)
         roomy = [beat for beat in ready if self._free_bytes(beat) >= capacity_tokens * beat.kv_token_bytes]
         open_seats = [beat for beat in roomy if self._sessions(beat) < beat.session_limit]
-        return sorted(open_seats, key=lambda beat: (self._sessions(beat), -self._free_bytes(beat), beat.worker))
+        return sorted(
+            open_seats,
+            key=lambda beat: (
+                self._sessions(beat),
+                -cached.get(start_of(beat), 0),
+                -self._free_bytes(beat),
+                beat.worker,
+            ),
+        )
 
-    def prefills(self, model: str, prompt_tokens: int, fingerprint: str | None = None) -> list[Beat]:
-        """Prefill workers that could pair with `fingerprint` and queue the prompt, the shortest queue first."""
+    def prefills(
+        self, model: str, prompt_tokens: int, fingerprint: str | None = None, cached: Cached = NOTHING_CACHED
+    ) -> list[Beat]:
+        """Prefill workers that could pair with `fingerprint` and queue the prompt.
+
+        First the one that has the fewest tokens to compute until the prompt is done: its queue, and what it has not
+        cached of the prompt.
+        """
         ready = self.liveness.ready(Role.PREFILL, model)
         paired = [beat for beat in ready if fingerprint is None or beat.fingerprint == fingerprint]
         roomy = [beat for beat in paired if self._queues(beat, prompt_tokens)]
-        return sorted(roomy, key=lambda beat: (self._queued_tokens(beat), beat.sessions, beat.worker))
+        return sorted(
+            roomy,
+            key=lambda beat: (
+                self._queued_tokens(beat) - min(cached.get(start_of(beat), 0), prompt_tokens),
+                beat.sessions,
+                beat.worker,
+            ),
+        )
 
     def never_fits(self, model: str, capacity_tokens: int) -> bool:
         """Whether no live decode could hold so much even when empty."""

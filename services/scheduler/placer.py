@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from services.scheduler.affinity import Cached, PrefixAffinity, WorkerStart, beginnings, start_of
 from services.scheduler.fleet import Fleet
 from services.scheduler.workers import Workers
 from shared.core import KvEncoding, Role
@@ -44,6 +45,7 @@ class Placer:
     def __init__(self, fleet: Fleet, workers: Workers) -> None:
         self._fleet = fleet
         self._workers = workers
+        self._affinity = PrefixAffinity()
 
     async def place(self, request: PlaceRequest, deadline_ms: int) -> Placement | None:
         """The placement, or None when nobody has room now.
@@ -55,15 +57,19 @@ class Placer:
         self._check_fleet(request.model, capacity_tokens)
         if not self._fleet.prefills(request.model, _prompt_tokens(request)):
             return None
-        for beat in _in_order(request, self._fleet.decodes(request.model, capacity_tokens)):
+        names = beginnings(request.prompt_ids, request.cache_salt)
+        cached = self._affinity.cached(names)
+        for beat in _in_order(request, self._fleet.decodes(request.model, capacity_tokens, cached)):
             if not self._fleet.prefills(request.model, _prompt_tokens(request), beat.fingerprint):
                 continue
             grant = await self._claim(beat, request, deadline_ms)
             if grant is None:
                 continue
-            accepted = await self._run(beat, grant, request, deadline_ms)
+            accepted = await self._run(beat, grant, request, deadline_ms, cached)
             if accepted is None:
                 return None
+            prefill = WorkerStart(Role.PREFILL, accepted.worker, accepted.boot)
+            self._affinity.note(names, prefill, WorkerStart(Role.DECODE, beat.worker, grant.boot))
             return Placement(
                 prefill=accepted.worker,
                 decode=beat.worker,
@@ -91,6 +97,7 @@ class Placer:
             deadline_ms=deadline_ms,
             emitted=request.emitted,
             trial=request.trial,
+            cache_salt=request.cache_salt,
         )
         take_back = self._fleet.give_decode(beat, _capacity_tokens(request))
         try:
@@ -104,16 +111,18 @@ class Placer:
             raise
 
     async def _run(
-        self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int
+        self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int, cached: Cached
     ) -> RunAccepted | None:
         """What the prefill that took the run says; None when none did, and the claim is given back."""
         order = _order(decode, grant, request, deadline_ms)
         accepted: RunAccepted | None = None
         try:
-            prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint)
+            prefills = self._fleet.prefills(request.model, _prompt_tokens(request), decode.fingerprint, cached)
             for beat in _in_order(request, prefills):
                 encoding = first_common(grant.kv_encodings, beat.kv_encodings)
-                accepted = await self._try_run(beat, msgspec.structs.replace(order, kv_encoding=encoding), request)
+                order = msgspec.structs.replace(order, kv_encoding=encoding)
+                new_tokens = _prompt_tokens(request) - cached.get(start_of(beat), 0)
+                accepted = await self._try_run(beat, order, request, new_tokens)
                 if accepted is not None:
                     return accepted
             return None
@@ -121,8 +130,10 @@ class Placer:
             if accepted is None:
                 self._give_back(Role.DECODE, decode.worker, request)
 
-    async def _try_run(self, beat: Beat, order: RunPrefill, request: PlaceRequest) -> RunAccepted | None:
-        take_back = self._fleet.give_prefill(beat, _prompt_tokens(request))
+    async def _try_run(
+        self, beat: Beat, order: RunPrefill, request: PlaceRequest, new_tokens: int
+    ) -> RunAccepted | None:
+        take_back = self._fleet.give_prefill(beat, new_tokens)
         try:
             return await self._workers.run(beat.worker, order)
         except BatonError as error:
@@ -185,4 +196,5 @@ def _order(decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms
         cached_tokens=grant.cached_tokens,
         emitted=request.emitted,
         trial=request.trial,
+        cache_salt=request.cache_salt,
     )

@@ -54,10 +54,12 @@ class Int8Codec:
         return payload.data
 
     def cells(self, payload: Bytes, dtype: str, heads: int) -> memoryview:
-        """The cells of `payload` in `dtype`. Raises ProtocolError for scales that are none; sizes were checked."""
+        """The cells of `payload` in `dtype`. Raises ProtocolError for what is no payload; sizes were checked."""
         scales = np.frombuffer(payload, dtype="<f4", count=heads)
         _check(scales, dtype)
         small = np.frombuffer(payload, dtype=np.int8, offset=heads * SCALE_BYTES).reshape(heads, -1)
+        if small.min() < -LEVELS:
+            raise ProtocolError("KV chunk with cells that no quantising makes")
         out = empty(small.size, dtype)
         self._restore(small, scales, dtype, out.reshape(small.shape))
         return out.data.cast("B")

@@ -47,7 +47,7 @@ class ChunkBus(Protocol):
 
 
 class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """The claim a transfer fulfils, as granted by the decode worker.
+    """The claim a transfer fulfils, as granted by the decode worker, which has the first `cached_tokens` already.
 
     `chunk_bytes` bounds a chunk's cells as they are in the cache; as int8 they take half of that.
     """
@@ -58,6 +58,7 @@ class TransferTarget(msgspec.Struct, frozen=True, kw_only=True):
     credit_bytes: int
     prompt_tokens: int
     chunk_bytes: int
+    cached_tokens: int = 0
     encoding: KvEncoding = KvEncoding.EXACT
 
 
@@ -109,9 +110,14 @@ class Sender:
         return self._credit.published_bytes
 
     def computed(self, token_start: int, token_stop: int, *, layers: tuple[int, int] | None = None) -> None:
-        """Tokens `[token_start, token_stop)` are in the cache and may go: those layers of them, or all."""
+        """Tokens `[token_start, token_stop)` are in the cache and may go: those layers of them, or all.
+
+        What decode has already is left out.
+        """
         layer_start, layer_stop = layers or (0, self._spec.layout.layers)
-        self._computed.put_nowait(KvRegion(layer_start, layer_stop, token_start, token_stop))
+        token_start = max(token_start, self._target.cached_tokens)
+        if token_start < token_stop:
+            self._computed.put_nowait(KvRegion(layer_start, layer_stop, token_start, token_stop))
 
     def layers_per_chunk(self, tokens: int) -> int:
         """How many layers of so many tokens make a chunk: a good measure for `computed`."""

@@ -14,7 +14,7 @@ from msgspec import Meta
 from shared.core import FinishReason, SamplingParams, TokenLogprob
 from shared.errors import ErrorInfo
 from shared.protocol.to_client import Timings
-from shared.protocol.wire import Count, Message, Name, SessionId
+from shared.protocol.wire import CacheSalt, Count, Message, Name, SessionId
 
 EPOCH_BITS = 16
 Tenure = Annotated[int, Meta(ge=0, lt=1 << EPOCH_BITS)]
@@ -47,6 +47,7 @@ class Opened(Message, frozen=True, kw_only=True):
     max_tokens: Count
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
+    cache_salt: CacheSalt = ""
     deadline_ms: Count
     rendering: Rendering = Rendering()
 

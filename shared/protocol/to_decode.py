@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.core import KvEncoding, SamplingParams
-from shared.protocol.wire import U32, Count, Message, Name, SessionId
+from shared.protocol.wire import U32, CacheSalt, Count, Message, Name, SessionId
 
 
 class Claim(Message, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class Claim(Message, frozen=True, kw_only=True):
     deadline_ms: Count
     emitted: Count = 0
     trial: bool = False
+    cache_salt: CacheSalt = ""
 
 
 class ClaimGranted(Message, frozen=True, kw_only=True):
@@ -43,7 +44,10 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
 
 
 class PrefillReport(Message, frozen=True, kw_only=True):
-    """What the prefill phase did: durations on the worker's own clock, in milliseconds."""
+    """What the prefill phase did: durations on the worker's own clock, in milliseconds.
+
+    `cached_tokens` of the prompt were in its prefix cache, the others were computed.
+    """
 
     worker: Name
     queue_ms: float

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from shared.core import KvEncoding, KvRegion, SamplingParams
-from shared.protocol.wire import U32, Count, Message, Name, SessionId
+from shared.protocol.wire import U32, CacheSalt, Count, Message, Name, SessionId
 
 
 class RunPrefill(Message, frozen=True, kw_only=True):
     """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim.
 
-    `kv_encoding` is how its cells should travel, if this worker can: the claim takes them exact in any case.
-    `trial`: no other prompt shares its calls, and the gateway is told before the first one.
+    What decode has of the prompt already, its first `cached_tokens`, is not sent. `kv_encoding` is how cells should
+    travel, if this worker can: the claim takes them exact in any case. `trial`: no other prompt shares its calls, and
+    the gateway is told before the first one.
     """
 
     session: SessionId
@@ -26,6 +27,7 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     credit_bytes: Count
     cached_tokens: Count = 0
     emitted: Count = 0
+    cache_salt: CacheSalt = ""
     kv_encoding: str = KvEncoding.EXACT.value
     trial: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.core import SamplingParams
-from shared.protocol.wire import U32, Count, Message, Name, SessionId
+from shared.protocol.wire import U32, CacheSalt, Count, Message, Name, SessionId
 
 
 class PlaceRequest(Message, frozen=True, kw_only=True):
@@ -12,7 +12,8 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
     by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
     earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
-    workers of the same are asked first. `trial`: a worker died of it, perhaps; whoever gets it computes it alone.
+    workers of the same are asked first. `trial`: a worker died of it, perhaps; whoever gets it computes it alone. Only
+    prompts of equal `cache_salt` share what is cached.
     """
 
     session: SessionId
@@ -27,6 +28,7 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     avoid: tuple[Name, ...] = ()
     arithmetic: str = ""
     trial: bool = False
+    cache_salt: CacheSalt = ""
 
 
 class Placed(Message, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ SessionId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Name = Annotated[str, Meta(pattern=rf"\A{NAME_PATTERN}\Z")]
 U32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+CacheSalt = Annotated[str, Meta(max_length=256)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,9 @@ class WorkerProcessSettings(ModelSettings, frozen=True, kw_only=True):
     device: Annotated[str, Meta(description="cpu or cuda")] = "cpu"
     cores: Annotated[tuple[int, ...], Meta(description="CPU cores this process may use, as 2,3; none: all")] = ()
     threads: Annotated[int, Meta(ge=1, description="threads of the engine")] = 1
+    prefix_cache: Annotated[
+        bool, Meta(description="keep beginnings of prompts in free KV memory, for prompts that begin alike")
+    ] = True
     fake_crash_token: Annotated[int, Meta(description="a prompt with this token kills the fake engine's process")] = -1
     fake_error_token: Annotated[int, Meta(description="a prompt with this token makes the fake engine raise")] = -1
     fake_hang_token: Annotated[int, Meta(description="a prompt with this token makes the fake engine hang")] = -1

@@ -83,6 +83,7 @@ def opened(session: str, request: GenerationRequest, *, gateway: str, model: str
         max_tokens=request.max_tokens,
         sampling=request.sampling,
         stop=request.stop,
+        cache_salt=request.cache_salt,
         deadline_ms=max(1, int(request.deadline_s * 1000)),
         rendering=request.rendering,
     )
@@ -95,6 +96,7 @@ def _request(opened: Opened) -> GenerationRequest:
         max_tokens=opened.max_tokens,
         sampling=opened.sampling,
         stop=opened.stop,
+        cache_salt=opened.cache_salt,
         deadline_s=opened.deadline_ms / 1000,
         resumable=True,
         rendering=opened.rendering,

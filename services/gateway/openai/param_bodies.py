@@ -24,7 +24,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CommonBody(msgspec.Struct, frozen=True, kw_only=True):
     """What both endpoints take. `user`, `safety_identifier` and `metadata` label a request and change nothing.
 
-    `resumable` is Baton's own: the answer can be taken up again after a break.
+    Two are Baton's own: the answer to a `resumable` request can be taken up again after a break; only requests of equal
+    `cache_salt` share cached beginnings of prompts.
     """
 
     model: str | None = None
@@ -44,6 +45,7 @@ class CommonBody(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     stop: str | list[str] = []
     stop_token_ids: list[int] = []
+    cache_salt: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     resumable: bool = False

@@ -32,6 +32,7 @@ from shared.errors import InvalidRequest
 
 COMPLETION_MAX_TOKENS = 16
 STOP_LIMIT = 16
+CACHE_SALT_LIMIT = 256
 _SEED_BITS = 63
 _TOKEN_ID_DIGITS = 10
 
@@ -48,6 +49,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     sampling: SamplingParams
     stop: tuple[str, ...]
+    cache_salt: str
     stream: bool
     include_usage: bool
     continuous_usage_stats: bool
@@ -97,6 +99,7 @@ def _common(read: CommonBody, logprobs: int | None, *, default_max_tokens: int |
         "max_tokens": _max_tokens(read, default_max_tokens),
         "sampling": _sampling(read, logprobs),
         "stop": _stop(read.stop),
+        "cache_salt": _cache_salt(read.cache_salt),
         "stream": read.stream,
         "include_usage": bool(options.include_usage),
         "continuous_usage_stats": bool(options.continuous_usage_stats),
@@ -132,6 +135,12 @@ def _max_tokens(read: CommonBody, default: int | None) -> int | None:
         raise InvalidRequest("max_tokens and max_completion_tokens contradict each other", param="max_tokens")
     given = newer if older is None else older
     return default if given is None else given
+
+
+def _cache_salt(salt: str | None) -> str:
+    if salt is not None and not (1 <= len(salt) <= CACHE_SALT_LIMIT and salt.isprintable()):
+        raise InvalidRequest(f"cache_salt must have 1 to {CACHE_SALT_LIMIT} printable characters", param="cache_salt")
+    return salt or ""
 
 
 def _stop(stop: str | list[str]) -> tuple[str, ...]:

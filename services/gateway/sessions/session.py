@@ -167,6 +167,7 @@ class Session:
             avoid=tuple(self._left_workers),
             arithmetic=self.arithmetic,
             trial=self.trial,
+            cache_salt=self.request.cache_salt,
         )
 
     def place(self, placed: Placed) -> None:

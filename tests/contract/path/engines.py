@@ -28,6 +28,12 @@ def engine(
     )
 
 
+def prefix_engine(kv_tokens: int = 16384) -> FakeEngine:
+    """One that finds beginnings of prompts again."""
+    served = spec()
+    return FakeEngine(served, kv_tokens * served.layout.token_bytes, block_tokens=16, prefix_cache=True)
+
+
 class Gate:
     """Holds back calls on another thread until opened; tells when one has come, and whether one is held."""
 
@@ -56,9 +62,16 @@ class Gate:
 class GatedEngine(FakeEngine):
     """Waits at its gates before it computes, or from one of its steps on. Counts its steps."""
 
-    def __init__(self, kv_tokens: int = 16384, eos_token_ids: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, kv_tokens: int = 16384, eos_token_ids: tuple[int, ...] = (), *, prefix_cache: bool = False
+    ) -> None:
         served = spec(eos_token_ids)
-        super().__init__(served, kv_tokens * served.layout.token_bytes)
+        super().__init__(
+            served,
+            kv_tokens * served.layout.token_bytes,
+            block_tokens=16 if prefix_cache else 1,
+            prefix_cache=prefix_cache,
+        )
         self.prefill_gate = Gate()
         self.step_gate = Gate()
         self.steps = 0

@@ -112,6 +112,16 @@ def test_stop_refused(stop: Any) -> None:
     assert refusal_of({"prompt": "a", "stop": stop}).param == "stop"
 
 
+def test_a_cache_salt_is_passed_on() -> None:
+    assert completion().cache_salt == completion(cache_salt=None).cache_salt == ""
+    assert chat(cache_salt="tenant ü").cache_salt == "tenant ü"
+
+
+@pytest.mark.parametrize("salt", ["", "x" * 257, "a\nb", "\ud800", 3])
+def test_a_cache_salt_that_is_none_is_refused(salt: Any) -> None:
+    assert refusal_of({"prompt": "hello", "cache_salt": salt}).param == "cache_salt"
+
+
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_off(top_k: int) -> None:
     assert completion(top_k=top_k).sampling.top_k == 0

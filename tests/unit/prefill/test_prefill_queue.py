@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from prefill_orders import run
+from prefill_orders import order, run
 
+from services.prefill.order import Order, rank_of
 from services.prefill.queue import RunQueue
 from services.prefill.run import PrefillRun, RunState
 from shared.engine.fake import FakeEngine, fake_spec
@@ -20,6 +21,14 @@ def engine(kv_tokens: int = 1000) -> FakeEngine:
 
 def queue(*runs: PrefillRun, kv_tokens: int = 1000, limit_tokens: int = 10_000) -> RunQueue:
     it = RunQueue(engine(kv_tokens), limit_tokens)
+    for each in runs:
+        it.admit(each)
+    return it
+
+
+def shortest_first(*runs: PrefillRun, kv_tokens: int = 1000, aging_tokens_per_s: float = 10.0, now_s: float = 100.0):
+    """Runs are accepted at 100 s."""
+    it = RunQueue(engine(kv_tokens), 10_000, rank_of(Order.SHORTEST, aging_tokens_per_s), lambda: now_s)
     for each in runs:
         it.admit(each)
     return it
@@ -52,6 +61,36 @@ def test_a_long_prompt_goes_first_if_it_came_first():
             if not each.remaining_tokens:
                 it.remove(each)
     assert done == [(long, 40), (long, 80), (long, 100), (short, 5)]
+
+
+def test_by_shortest_what_is_done_soonest_goes_first():
+    long, short, middle = run(100), run(5), run(50)
+    it = shortest_first(long, short, middle)
+    assert ranges(it, 60) == [(short, 0, 5), (middle, 0, 50), (long, 0, 5)]
+
+
+def test_by_shortest_what_is_nearly_done_is_short():
+    long, short = run(100), run(20)
+    it = shortest_first(long, short)
+    long.begin(cached_tokens=90)
+    assert ranges(it, 25) == [(long, 90, 100), (short, 0, 15)]
+
+
+def test_by_shortest_a_long_prompt_does_not_wait_for_ever():
+    long = run(100)
+    young = PrefillRun(order(5), now_s=112.0)
+    it = shortest_first(long, young, now_s=112.0)
+    assert ranges(it, 105)[0] == (long, 0, 100)
+
+
+def test_by_shortest_what_has_its_memory_goes_on_when_there_is_none_for_the_first():
+    big, late = run(80), run(30)
+    it = shortest_first(big, kv_tokens=100)
+    assert ranges(it, 10) == [(big, 0, 10)]
+    big.done_tokens = 10
+    it.admit(late)
+    assert ranges(it, 50) == [(big, 10, 60)]
+    assert late.state is RunState.QUEUED
 
 
 def test_the_budget_of_nothing_picks_nothing():

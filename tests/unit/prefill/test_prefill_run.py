@@ -61,10 +61,14 @@ def test_a_prompt_goes_slice_by_slice_until_nothing_remains():
     assert cut == [(0, 10), (10, 20), (20, 25)]
 
 
-def test_tokens_that_decode_holds_already_are_not_computed():
-    it = run(25, cached_tokens=20)
+def test_what_is_cached_here_is_not_computed_whatever_decode_has():
+    it = run(25, cached_tokens=5)
+    assert it.remaining_tokens == 25
+    it.begin(cached_tokens=20)
     assert it.remaining_tokens == 5
     assert it.next_slice(100) == PrefillSlice(it.key, 20, 25)
+    report = it.report("p0")
+    assert (report.computed_tokens, report.cached_tokens) == (5, 20)
 
 
 def test_an_ended_run_waits_for_nothing():
@@ -80,7 +84,7 @@ def test_the_engine_keeps_memory_for_the_prompt_only():
 
 def test_the_first_frame_carries_token_report_and_log_probability():
     it = run(25, emitted=5)
-    it.begin()
+    it.begin(cached_tokens=0)
     frame = it.first_frame(SampledToken(9, TokenLogprob(-0.25)), fake_spec(), "p0")
     assert (frame.index, unpack_ids(frame.ids), frame.logprobs) == (5, [9], (TokenLogprob(-0.25),))
     assert frame.finish is None
@@ -100,7 +104,7 @@ def test_the_first_frame_carries_token_report_and_log_probability():
 )
 def test_the_first_token_may_be_the_last(fields: dict[str, object], finish: FinishReason | None):
     it = run(25, **fields)
-    it.begin()
+    it.begin(cached_tokens=0)
     assert it.first_frame(SampledToken(9), fake_spec(), "p0").finish is finish
 
 
@@ -108,7 +112,7 @@ def test_an_end_of_sequence_ends_unless_it_is_to_be_ignored():
     spec = fake_spec(eos_token_ids=(9,))
     for ignore, finish in ((False, FinishReason.STOP), (True, None)):
         it = run(25, sampling=SamplingParams(ignore_eos=ignore))
-        it.begin()
+        it.begin(cached_tokens=0)
         assert it.first_frame(SampledToken(9), spec, "p0").finish is finish
 
 
