@@ -68,6 +68,7 @@ def test_of_equally_loaded_decodes_the_one_that_has_most_comes_first_and_load_co
 async def test_the_next_turn_goes_where_the_last_one_was():
     """The other workers are idle as well, and come first by name."""
     workers = ScriptedWorkers()
+    workers.boot = "boot"
     beats = [
         decode_beat("d0", kv_total_bytes=10_000, kv_free_bytes=10_000),
         decode_beat("d1", kv_total_bytes=10_000, kv_free_bytes=10_000),
