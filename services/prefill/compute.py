@@ -61,6 +61,7 @@ class ComputeLoop:
             for run, error in refused:
                 self._held.give_up(self._held[run.key], error)
             for batch in _calls([(self._held[run.key], part) for run, part in picked]):
+                await self._announce([held for held, _ in batch if not held.run.began])
                 still_wanted = [(held, part) for held, part in batch if held.run.state is not RunState.ENDED]
                 if still_wanted:
                     await self._compute(still_wanted)
@@ -77,7 +78,6 @@ class ComputeLoop:
             return [(token, ended_s) for token in sampled]
 
         with self._held.computing(held for held, _ in batch):
-            await self._announce([held for held, _ in batch if not held.run.began])
             outcomes = await call_apart(call, batch)
         for (held, part), outcome in zip(batch, outcomes, strict=True):
             if held.run.state is RunState.ENDED:
