@@ -1,4 +1,7 @@
-"""Admission and queue: requests that find no room wait in order of arrival, up to a limit and their deadline."""
+"""Admission and queue: requests that find no room wait in order of arrival, up to a limit and their deadline.
+
+Streams that lost their workers go before those that have not begun: a client is reading them.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,11 @@ class Ticket:
         self.deadline_s = deadline_s
         self.woken = asyncio.Event()
         self._ended: BatonError | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """The least is served first."""
+        return (not self.request.emitted, self.number)
 
     def end(self, error: BatonError) -> None:
         """Wait no longer."""
@@ -68,7 +76,7 @@ class WaitingRoom:
         key = (request.session, request.epoch)
         self._inside[key] = ticket
         try:
-            placement = None if self._waiting else await self._try_at_once(ticket)
+            placement = None if self._is_behind_others(ticket) else await self._try_at_once(ticket)
             if placement is None:
                 placement = await self._queue(ticket)
         finally:
@@ -76,6 +84,9 @@ class WaitingRoom:
                 del self._inside[key]
         self._placed_at_s.append(self._clock())
         return placement
+
+    def _is_behind_others(self, ticket: Ticket) -> bool:
+        return bool(self._waiting) and self._waiting[0].rank < ticket.rank
 
     def _number(self, request: PlaceRequest) -> int:
         """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
@@ -120,9 +131,9 @@ class WaitingRoom:
         return int(min(max(wait_ms, RETRY_MIN_MS), RETRY_MAX_MS))
 
     async def _queue(self, ticket: Ticket) -> Placement:
-        if len(self._waiting) >= self._limit:
+        if len(self._waiting) >= self._limit and not ticket.request.emitted:
             raise Overloaded(f"{len(self._waiting)} requests wait already", retry_after_ms=self.retry_after_ms())
-        bisect.insort(self._waiting, ticket, key=lambda waiting: waiting.number)
+        bisect.insort(self._waiting, ticket, key=lambda waiting: waiting.rank)
         try:
             while True:
                 await self._woken(ticket)
