@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.soak.plan import DEFAULT_KINDS, KINDS, Plan
+from benchmarks.soak.plan import KINDS, Plan
 from benchmarks.soak.soak import Result, Soak
 from benchmarks.soak.table import show, summary
 from shared.models.catalogue import DEFAULT_MODEL
@@ -86,7 +86,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="requests per second (default: 4; with the real model 1)")
     parser.add_argument("--fault-every", type=float, help="mean seconds between faults (default: 4; real model 12)")
     parser.add_argument("--faults", default="", help=f"only these, comma-separated, of: {', '.join(KINDS)}")
-    parser.add_argument("--kill-gateways", action="store_true", help="add kill-gateway, which loses streams")
     parser.add_argument("--log-dir", default="", help="keep the processes' logs there")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     arguments = parser.parse_args()
@@ -97,14 +96,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    kinds = tuple(filter(None, arguments.faults.split(","))) or DEFAULT_KINDS
+    kinds = tuple(filter(None, arguments.faults.split(","))) or tuple(KINDS)
     return Plan(
         duration_s=60 * arguments.minutes,
         seed=random.SystemRandom().randrange(1 << 31) if arguments.seed is None else arguments.seed,
         engine=arguments.engine,
         rate_per_s=arguments.rate or RATE_PER_S[arguments.engine],
         fault_every_s=arguments.fault_every or FAULT_EVERY_S[arguments.engine],
-        kinds=(*kinds, "kill-gateway") if arguments.kill_gateways else kinds,
+        kinds=kinds,
     )
 
 

@@ -60,7 +60,7 @@ class NatsDoor:
 
         inbox = await self._client.subscribe(self._client.new_inbox(), cb=hear)
         try:
-            await self._client.publish(SUBJECT, msgpack.packb({"v": 1, **request.question.body}), reply=inbox.subject)
+            await self._client.publish(SUBJECT, _message(request, record), reply=inbox.subject)
             await self._read(queue, request, record)
         finally:
             await inbox.unsubscribe()
@@ -71,7 +71,7 @@ class NatsDoor:
             message = await _next(queue)
             event = msgpack.unpackb(message.data)
             cancel_subject = event.get("cancel_subject", cancel_subject)
-            if take_event(event, record, left=left):
+            if take_event(event, record, left=left, resumable=request.resumable):
                 return
             if record.wants_to_leave and not left:
                 if not request.polite:
@@ -84,6 +84,12 @@ class NatsDoor:
     async def _disconnected(self) -> None:
         for queue in self._queues:
             queue.put_nowait(None)
+
+
+def _message(request: LoadRequest, record: Record) -> bytes:
+    resume = {"resume": record.session, "after": len(record.tokens)}
+    generate = {"resumable": request.resumable, **request.question.body}
+    return bytes(msgpack.packb({"v": 1, **(resume if record.resumes else generate)}))
 
 
 async def _next(queue: asyncio.Queue[Msg | None]) -> Msg:

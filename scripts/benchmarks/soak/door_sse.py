@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,8 @@ from benchmarks.soak.request import LoadRequest
 
 DONE = "[DONE]"
 PREFIX = b"data: "
+SESSION = "Baton-Session"
+OK, ENDED = 200, 204
 
 
 class SseDoor:
@@ -24,16 +27,27 @@ class SseDoor:
 
     async def ask(self, url: str, request: LoadRequest, record: Record) -> None:
         """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
-        body = {**request.question.body, "stream": True, "logprobs": 0}
         try:
-            async with self._http.post(f"{url}/v1/completions", json=body) as answer:
-                if answer.status != 200:
+            async with self._open(url, request, record) as answer:
+                if answer.status == ENDED:
+                    record.finish()
+                    return
+                if answer.status != OK:
                     raise await _refusal(answer)
+                record.session = answer.headers.get(SESSION, record.session)
                 await self._read(answer.content, request, record)
         except aiohttp.ClientConnectorError as error:
             raise Refused(f"no gateway: {error}", RETRY_AFTER_S) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
+
+    def _open(
+        self, url: str, request: LoadRequest, record: Record
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if record.resumes:
+            return self._http.get(f"{url}/v1/sessions/{record.session}/stream?after={len(record.tokens)}")
+        body = {**request.question.body, "stream": True, "logprobs": 0, "resumable": request.resumable}
+        return self._http.post(f"{url}/v1/completions", json=body)
 
     async def _read(self, content: aiohttp.StreamReader, request: LoadRequest, record: Record) -> None:
         async for line in content:
@@ -43,7 +57,8 @@ class SseDoor:
             if data == DONE:
                 record.finish()
                 return
-            _take(json.loads(data), record)
+            _take(json.loads(data), request, record)
+            record.hop()
             if record.wants_to_leave:
                 return
             if request.pause_s:
@@ -51,11 +66,12 @@ class SseDoor:
         raise Lost("the stream ended without an end")
 
 
-def _take(event: dict[str, Any], record: Record) -> None:
+def _take(event: dict[str, Any], request: LoadRequest, record: Record) -> None:
     if "error" in event:
         error = event["error"]
-        raise Failed(f"{error['code']}: {error['message']}")
-    record.session = event["id"]
+        # An event says no moment to try again; it tells the client of a resumable session to ask for the rest.
+        raise ended_by(error["code"], error["message"], 1000, begun=not request.resumable)
+    record.session = record.session or event["id"]
     for choice in event["choices"]:
         record.take(choice["logprobs"]["tokens"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
 
@@ -22,7 +23,7 @@ class WebSocketDoor:
         """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
         try:
             async with self._http.ws_connect(f"{url}/v1/stream") as socket:
-                await socket.send_json({"type": "generate", "id": "a", **request.question.body})
+                await socket.send_json({"id": "a", **_message(request, record)})
                 await self._read(socket, request, record)
         except aiohttp.ClientConnectorError as error:
             raise Refused(f"no gateway: {error}", RETRY_AFTER_S) from error
@@ -36,7 +37,7 @@ class WebSocketDoor:
         async for frame in socket:
             if frame.type is not aiohttp.WSMsgType.TEXT:
                 break
-            if take_event(frame.json(), record, left=left):
+            if take_event(frame.json(), record, left=left, resumable=request.resumable):
                 return
             if record.wants_to_leave and not left:
                 if not request.polite:
@@ -46,6 +47,12 @@ class WebSocketDoor:
             if request.pause_s:
                 await asyncio.sleep(request.pause_s)
         raise Lost(f"the socket was closed with {socket.close_code}")
+
+
+def _message(request: LoadRequest, record: Record) -> dict[str, Any]:
+    if record.resumes:
+        return {"type": "resume", "session": record.session, "after": len(record.tokens)}
+    return {"type": "generate", "resumable": request.resumable, **request.question.body}
 
 
 def _refusal(error: aiohttp.WSServerHandshakeError) -> Refused | Failed:

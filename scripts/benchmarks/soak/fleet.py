@@ -43,7 +43,11 @@ PACE = {
     EngineKind.TORCH: {"BATON_DECODE_KV_BYTES": "64MiB", "BATON_PREFILL_KV_BYTES": "64MiB"},
 }
 # Faults come far more often than in life; one request may meet several.
-PATIENCE = {"BATON_GATEWAY_ATTEMPTS": "16", "BATON_GATEWAY_REQUEST_TIMEOUT_S": "60"}
+PATIENCE = {
+    "BATON_GATEWAY_RESUME_GRACE_S": "10",
+    "BATON_GATEWAY_ATTEMPTS": "16",
+    "BATON_GATEWAY_REQUEST_TIMEOUT_S": "60",
+}
 
 
 class Fleet:
@@ -115,6 +119,12 @@ class Fleet:
             return self.parts[gateway].killed_s >= since_s
         suspects = [NATS, *self.http_urls]
         return any(self.parts[name].broken_s >= since_s - LOSS_SHOWS_S for name in suspects)
+
+    def explains_oblivion(self, since_s: float) -> bool:
+        """Whether the journal of a session that began at `since_s` may be lost: with NATS, and with its gateway."""
+        return self.parts[NATS].broken_s >= since_s and any(
+            self.parts[name].killed_s >= since_s for name in self.http_urls
+        )
 
     def measure(self) -> None:
         """Take note of the memory of all."""

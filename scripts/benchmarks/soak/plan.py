@@ -38,7 +38,6 @@ KINDS: dict[str, tuple[Action, Role | None]] = {
     "nats": (Action.NATS, None),
     "burst": (Action.BURST, None),
 }
-DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "kill-gateway")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from benchmarks.soak.ends import Hopped
+
 Token = int | str
 
 
@@ -12,17 +14,22 @@ class Record:
     """`expected` are token ids, or the texts of the tokens where a door gives no ids; None: whatever comes is right.
 
     `token_errors` are wrong, repeated and missing tokens. `moments_s` are those of the start and of every piece.
-    `session` is what the fleet calls it, where the door says so.
+    `session` is what the fleet calls it, where the door says so. `resumes`: the stream was lost and goes on from there.
+    `cancel_at` and `hop_at` are numbers of tokens at which the client leaves, or drops its connection and goes on.
     """
 
-    def __init__(self, expected: Sequence[Token] | None, cancel_at: int | None = None) -> None:
+    def __init__(
+        self, expected: Sequence[Token] | None, *, cancel_at: int | None = None, hop_at: int | None = None
+    ) -> None:
         self.token_errors = 0
         self.first_error = ""
         self.session = ""
         self.moments_s = [time.monotonic()]
         self.tokens: list[Token] = []
         self._expected = expected
+        self.resumes = False
         self._cancel_at = cancel_at
+        self._hop_at = hop_at
 
     @property
     def started_s(self) -> float:
@@ -36,6 +43,12 @@ class Record:
     @property
     def wants_to_leave(self) -> bool:
         return self._cancel_at is not None and len(self.tokens) >= self._cancel_at
+
+    def hop(self) -> None:
+        """Raises Hopped when the client drops its connection here."""
+        if self._hop_at is not None and len(self.tokens) >= self._hop_at:
+            self._hop_at = None
+            raise Hopped("the client dropped its connection")
 
     def take(self, tokens: Sequence[Token], index: int | None = None) -> None:
         """The next `tokens`, of which the first has `index`, if the door says so."""

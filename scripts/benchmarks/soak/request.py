@@ -38,6 +38,8 @@ SHAPES = {
 VOCABULARY = 40_000
 LEAVING = 0.1
 SLOW = 0.05
+RESUMABLE = 0.4
+HOPPING = 0.3
 FOLLOWING = 0.3
 FOLLOWED_TOKENS = 2000
 REMEMBERED = 16
@@ -68,13 +70,16 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A question and how its client behaves. `pause_s`: rest after each piece read.
 
-    `cancel_at`: leave when so many tokens have come, by saying so if `polite`, else by going away.
+    `cancel_at`: leave when so many tokens have come, by saying so if `polite`, else by going away. `hop_at`: drop the
+    connection then, and ask for the rest, at any gateway; for this and for dead gateways it must be `resumable`.
     """
 
     question: Question
     door: Door
     cancel_at: int | None = None
     polite: bool = True
+    resumable: bool = False
+    hop_at: int | None = None
     pause_s: float = 0.0
 
 
@@ -95,6 +100,7 @@ class RequestMaker:
         dice = self._dice
         question = dice.choice(self.questions) if self.questions else self._new_question()
         slow, leaving = dice.random() < SLOW, dice.random() < LEAVING
+        resumable, hopping = dice.random() < RESUMABLE, dice.random() < HOPPING
         if slow and not self.questions:
             question = msgspec.structs.replace(question, max_tokens=self._shape.slow_tokens)
         return LoadRequest(
@@ -102,6 +108,8 @@ class RequestMaker:
             door=dice.choice(list(Door)),
             cancel_at=dice.randrange(question.max_tokens) if leaving else None,
             polite=dice.random() < 0.5,
+            resumable=resumable,
+            hop_at=dice.randrange(question.max_tokens) if resumable and hopping else None,
             pause_s=SLOW_PAUSE_S if slow else 0.0,
         )
 

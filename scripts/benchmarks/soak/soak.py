@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,12 +14,13 @@ import msgspec
 
 from benchmarks.soak.answers import Answers, ComputedAnswers, Expected, ReferenceAnswers
 from benchmarks.soak.chaos import Chaos
+from benchmarks.soak.client import AskDoor, Tally, World
 from benchmarks.soak.diary import Diary
 from benchmarks.soak.door_nats import NatsDoor
 from benchmarks.soak.door_sse import SseDoor
 from benchmarks.soak.door_websocket import WebSocketDoor
 from benchmarks.soak.fleet import Fleet
-from benchmarks.soak.load import AskDoor, Load, Tally
+from benchmarks.soak.load import Load
 from benchmarks.soak.pauses import Pauses, pauses_by_kind
 from benchmarks.soak.plan import Plan, schedule
 from benchmarks.soak.request import SHAPES, Door, RequestMaker
@@ -83,12 +85,14 @@ class Soak:
             answers = await self._answers(fleet, maker, websocket_door)
             expected = Expected(answers, Tokenizer.load(self._model))
             diary = Diary(self._log_dir)
-            load = Load(fleet, maker, expected, doors, tasks=tasks, diary=diary, seed=self._plan.seed)
+            dice = random.Random(f"{self._plan.seed} clients")
+            world = World(fleet=fleet, doors=doors, tally=Tally(), diary=diary, dice=dice)
+            load = Load(world, maker, expected, tasks)
             chaos = Chaos(fleet, load, tasks, diary)
             self._report(f"{len(fleet.services)} services are ready; load and faults begin")
             began_s = time.monotonic()
             await self._disturbed(load, chaos, tasks)
-            result = await self._result(fleet, load, chaos, time.monotonic() - began_s)
+            result = await self._result(world, load, chaos, time.monotonic() - began_s)
             diary.close()
         await nats_door.close()
         return result
@@ -115,13 +119,14 @@ class Soak:
         if self._failure is not None:
             raise self._failure
 
-    async def _result(self, fleet: Fleet, load: Load, chaos: Chaos, duration_s: float) -> Result:
+    async def _result(self, world: World, load: Load, chaos: Chaos, duration_s: float) -> Result:
+        fleet = world.fleet
         rest = await rest_of(fleet)
         fleet.measure()
         parts = fleet.parts.values()
         return Result(
             duration_s=duration_s,
-            tally=load.tally,
+            tally=world.tally,
             pauses=pauses_by_kind(chaos.injuries, load.records),
             skipped=dict(chaos.skipped),
             rest=rest,

@@ -58,6 +58,7 @@ def _totals(result: Result) -> Table:
         "tokens compared": tally.tokens,
         "tokens duplicated, missing or wrong": tally.token_errors,
         "refused with Retry-After, asked again": tally.refused,
+        "resumed after a lost connection": tally.resumed,
         "lost with gateway or client's connection, asked again": tally.lost,
         "leaked bytes of KV memory": result.rest.leaked_bytes,
         "sessions left": sum(result.rest.sessions.values()),
