@@ -1,9 +1,10 @@
-"""nats-py's client, with three of its weak spots mended. Used by `connection`; knows nothing of our messages.
+"""nats-py's client, with four of its weak spots mended. Used by `connection`; knows nothing of our messages.
 
 - It reads subjects, reply subjects and headers as text inside its read loop, and leaves the loop when that fails: the
   connection then counts as connected and hears nothing until its pings go unanswered. Whoever may publish could do that
   to all who listen. Here such a message is dropped alone.
 - A connection that is taken, and then says nothing or something else, is left open when the next one is dialled.
+- Closed while there is no server, it writes what waits to the old connection, which uvloop does not let pass.
 - It sends the PING of a flush ahead of what waits in its buffer, so that neither a flush nor a subscription's drain
   keeps its promise.
 """
@@ -38,6 +39,16 @@ class SturdyClient(Client):  # type: ignore[misc]
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if self._has_no_transport():
+            self._pending: list[bytes] = []
+            self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+    def _has_no_transport(self) -> bool:
+        writer = getattr(self._transport, "_io_writer", None)
+        return not self.is_connected or (writer is not None and writer.transport.is_closing())
 
     async def _connect_to_server(self, s: Any) -> None:
         # One that was taken and then not accepted is left open.

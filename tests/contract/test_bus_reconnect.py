@@ -119,6 +119,7 @@ async def test_close_while_the_server_is_away_returns(server: RestartableServer,
     listening = await peer.bus.listen("subject", lambda _subject, _data: None)
     await server.stop()
     await peer.lost.wait()
+    await peer.bus.publish("subject", b"never sent")
     await listening.close()
     await peer.bus.close()
     await peer.bus.close()
