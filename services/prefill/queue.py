@@ -14,7 +14,10 @@ FIRST_COME = rank_of(Order.ARRIVAL, aging_tokens_per_s=0.0)
 
 
 class RunQueue:
-    """Several short prompts share a call; a long one goes slice by slice. The one of the least `rank` goes first."""
+    """Several short prompts share a call; a long one goes slice by slice. The one of the least `rank` goes first.
+
+    Streams that lost their workers go before all that have not begun: a client is reading them.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class RunQueue:
 
     def _in_order(self) -> list[PrefillRun]:
         now_s = self._clock()
-        return sorted(self._runs, key=lambda run: self._rank(run, now_s))
+        return sorted(self._runs, key=lambda run: (not run.order.emitted, self._rank(run, now_s)))
 
     def _ensure_open(self, run: PrefillRun) -> None:
         if run.state is RunState.QUEUED:

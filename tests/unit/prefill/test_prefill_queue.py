@@ -63,6 +63,12 @@ def test_a_long_prompt_goes_first_if_it_came_first():
     assert done == [(long, 40), (long, 80), (long, 100), (short, 5)]
 
 
+def test_a_stream_that_lost_its_workers_goes_before_those_that_have_not_begun():
+    first, second, resumed = run(10), run(20), run(30, emitted=3)
+    it = queue(first, second, resumed)
+    assert [each for each, _, _ in ranges(it, 100)] == [resumed, first, second]
+
+
 def test_by_shortest_what_is_done_soonest_goes_first():
     long, short, middle = run(100), run(5), run(50)
     it = shortest_first(long, short, middle)
