@@ -10,10 +10,17 @@ from shared.protocol.journal import Appended
 from shared.protocol.wire import pack_ids
 
 RECORD_TOKENS = 4096
+LEAST_TOKENS = 16
+LEAST_SHARE = 8
 
 
 class Page:
-    """Of `session` in `tenure`; the journal has `written` tokens of `transcript`. `left_s` is left of its deadline."""
+    """Of `session` in `tenure`; the journal has `written` tokens of `transcript`. `left_s` is left of its deadline.
+
+    Records grow with what there is: an eighth of it, `LEAST_TOKENS` at least. So a session has few of them, however
+    long it is, and a lost tail is cheap to compute again. The end, and what stands there when it is `closed`, is
+    written whatever its size.
+    """
 
     def __init__(
         self, session: str, tenure: int, transcript: Transcript, left_s: Callable[[], float], *, written: int = 0
@@ -21,6 +28,7 @@ class Page:
         self.session = session
         self.tenure = tenure
         self.arithmetic = ""
+        self.closed = False
         self._transcript = transcript
         self._left_s = left_s
         self._written = written
@@ -42,7 +50,7 @@ class Page:
         index = self._written
         tokens = transcript.tokens[index : index + RECORD_TOKENS]
         last = transcript.ended and index + len(tokens) == len(transcript.tokens)
-        if not tokens and (not last or self._end_written):
+        if not self._worth_it(len(tokens), last):
             return None
         self._written += len(tokens)
         self._end_written = last
@@ -57,6 +65,11 @@ class Page:
             error=transcript.error.info if last and transcript.error is not None else None,
             timings=transcript.timings if last else None,
         )
+
+    def _worth_it(self, tokens: int, last: bool) -> bool:
+        if last:
+            return tokens > 0 or not self._end_written
+        return tokens >= (1 if self.closed else min(RECORD_TOKENS, max(LEAST_TOKENS, self._written // LEAST_SHARE)))
 
 
 def _logprobs(tokens: list[SampledToken]) -> tuple[TokenLogprob | None, ...] | None:

@@ -234,6 +234,7 @@ class KeptSessions:
     def _release(self, kept: KeptSession, error: BatonError) -> None:
         """It is freed here; the journal has it. What is not written yet will be, the end of this reading will not."""
         self._kept.pop(kept.id, None)
+        kept.page.closed = True
         self._links.writer.note(kept.page)
         kept.transcript.dismiss(error)
         self._stop(kept)

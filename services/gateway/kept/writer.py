@@ -1,4 +1,4 @@
-"""Writes pages into the journal: what has come since the last time, at an interval; an end at once."""
+"""Writes pages into the journal: what is worth a record, at an interval; an end at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.gateway.kept.page import Page
 
 
 class JournalWriter:
-    """`note` never waits, so that no token does. One record per session and interval."""
+    """`note` never waits, so that no token does. At most one record per session and interval, but for its end."""
 
     def __init__(self, journal: Journal, interval_s: float) -> None:
         self._journal = journal

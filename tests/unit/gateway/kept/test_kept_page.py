@@ -19,16 +19,40 @@ def page_of(transcript: Transcript, written: int = 0) -> Page:
 
 
 def test_each_token_is_written_once():
-    transcript = Transcript(sampled(1, 2))
+    transcript = Transcript(sampled(*range(16)))
     page = page_of(transcript)
     first = page.next()
     assert first is not None
-    assert (first.tenure, first.index, unpack_ids(first.ids), first.left_ms) == (3, 0, [1, 2], 2500)
+    assert (first.tenure, first.index, unpack_ids(first.ids), first.left_ms) == (3, 0, list(range(16)), 2500)
     assert page.next() is None
-    transcript.extend(sampled(3), None, None)
+    transcript.extend(sampled(*range(20)), None, None)
     second = page.next()
     assert second is not None
-    assert (second.index, unpack_ids(second.ids), second.finish) == (2, [3], None)
+    assert (second.index, unpack_ids(second.ids), second.finish) == (16, list(range(20)), None)
+
+
+def test_records_grow_with_the_answer():
+    transcript = Transcript()
+    page = page_of(transcript)
+    sizes = []
+    for number in range(5000):
+        transcript.extend(sampled(number), None, None)
+        record = page.next()
+        if record is not None:
+            sizes.append(len(unpack_ids(record.ids)))
+    assert sizes == sorted(sizes)
+    assert (sizes[0], len(sizes)) == (16, 39)
+    assert 5000 - sum(sizes) <= 5000 / 8
+
+
+def test_what_is_closed_is_written_whole():
+    page = page_of(Transcript(sampled(1, 2)))
+    assert page.next() is None
+    page.closed = True
+    record = page.next()
+    assert record is not None
+    assert unpack_ids(record.ids) == [1, 2]
+    assert page.next() is None
 
 
 def test_the_end_is_written_once_with_the_last_tokens_or_alone():
@@ -61,19 +85,19 @@ def test_many_tokens_are_several_records_and_the_last_has_the_end():
 
 
 def test_what_the_journal_lost_is_written_again():
-    transcript = Transcript(sampled(1, 2))
-    page = page_of(transcript, written=2)
+    transcript = Transcript(sampled(*range(20)))
+    page = page_of(transcript, written=20)
     assert page.next() is None
     page.rewrite()
     again = page.next()
     assert again is not None
-    assert (again.index, unpack_ids(again.ids)) == (0, [1, 2])
+    assert (again.index, unpack_ids(again.ids)) == (0, list(range(20)))
 
 
 def test_log_probabilities_are_written_if_there_are_any():
-    plain = page_of(Transcript(sampled(1))).next()
+    plain = page_of(Transcript(sampled(*range(16)))).next()
     assert plain is not None
     assert plain.logprobs is None
-    rich = page_of(Transcript([SampledToken(1, TokenLogprob(-1.0))])).next()
+    rich = page_of(Transcript([SampledToken(1, TokenLogprob(-1.0))] * 16)).next()
     assert rich is not None
-    assert rich.logprobs == (TokenLogprob(-1.0),)
+    assert rich.logprobs == (TokenLogprob(-1.0),) * 16
