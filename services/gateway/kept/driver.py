@@ -29,8 +29,10 @@ class Driver:
         """To the end of the transcript."""
         kept = self._kept
         try:
-            self._stopped_by(kept.transcript.tokens)
-            await self._course.begin(kept.session)
+            if self._stopped_by(kept.transcript.tokens):
+                kept.transcript.extend((), FinishReason.STOP, None)
+            else:
+                await self._course.begin(kept.session)
             while not kept.transcript.ended:
                 await self._take()
         except BatonError as error:

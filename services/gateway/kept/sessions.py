@@ -219,9 +219,10 @@ class KeptSessions:
         while True:
             tokens, finish = await reader.next()
             for delta in writer.write(tokens, finish):
-                yield delta if delta.finish is None else with_timings(delta, kept.transcript.timings)
-            if finish is not None:
-                return
+                if delta.finish is not None:
+                    yield with_timings(delta, kept.transcript.timings)
+                    return
+                yield delta
 
     def _cancel(self, kept: KeptSession) -> None:
         """Its client wants no more of it."""

@@ -43,24 +43,25 @@ class Session:
     """
 
     def __init__(self, request: GenerationRequest, resumption: Resumption | None = None) -> None:
-        resumption = resumption or Resumption(session=secrets.token_hex(16), epoch=0, emitted=())
-        self.id = resumption.session
+        begun = resumption or Resumption(session=secrets.token_hex(16), epoch=0, emitted=())
+        self.id = begun.session
         self.request = request
         self.timeline = Timeline()
         self.placed: Placed | None = None
         self.handed_off = False
         self.began: set[Role] = set()
         self.trial = False
-        self.moves = 0
+        # One that is resumed has had its place, and waits for another as those do that are moved.
+        self.moves = 0 if resumption is None else 1
         self.failures = 0
         self.left = False
         self.given_up = asyncio.Event()
         self.heard: dict[tuple[Role, str], str] = {}
         self.gaps_s: list[float] = []
-        self.arithmetic = resumption.arithmetic
-        self._delivery = Delivery(resumption.epoch, len(resumption.emitted))
-        self._emitted = list(resumption.emitted)
-        self._resumed_at = self._epoch_start = len(resumption.emitted)
+        self.arithmetic = begun.arithmetic
+        self._delivery = Delivery(begun.epoch, len(begun.emitted))
+        self._emitted = list(begun.emitted)
+        self._resumed_at = self._epoch_start = len(begun.emitted)
         self._left_workers: list[str] = []
         self._waiting: list[SampledToken] = []
         self._failure: BatonError | None = None

@@ -272,3 +272,20 @@ async def test_a_drain_does_not_wait_for_those_who_may_come_back(slow: Fleet, ma
     async with asyncio.timeout(2):
         await first.sessions.drain()
     await same_as_undisturbed(slow, request, had + await rest(second, session, had))
+
+
+async def test_what_is_resumed_waits_for_room_as_what_is_moved_does(make_fleet: MakeFleet):
+    fleet = await make_fleet(make_decode=lambda: engine(step_s=0.005), batch_limit=1, queue_limit=0)
+    gateway = Gateway(fleet, "gateway", KeepSettings(interval_s=0.05, grace_s=0.0))
+    await gateway.start()
+    request = resumable(fleet)
+    session, had = await begin(gateway, request, 10)
+    await eventually(lambda: not gateway.sessions and not fleet.leftovers())
+    async with asyncio.TaskGroup() as group, fleet.sessions.generate(fleet.generating(PROMPT, 4000)) as generation:
+        await anext(aiter(generation))
+        resumed = group.create_task(rest(gateway, session, had))
+        await eventually(lambda: len(gateway.sessions) == 1)
+        await asyncio.sleep(0.3)
+        assert not resumed.done()
+    await same_as_undisturbed(fleet, request, had + resumed.result())
+    await gateway.stop()
