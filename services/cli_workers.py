@@ -16,7 +16,7 @@ from shared.bus.settings import BusSettings
 from shared.core import KvEncoding, Role
 from shared.errors import ProtocolError, Unavailable
 from shared.protocol import subjects
-from shared.protocol.pairing import differ, differences, meet
+from shared.protocol.pairing import OTHER_PHASE, differ, differences, meet
 from shared.protocol.to_all import Beat
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
@@ -91,7 +91,7 @@ def _partners(beat: Beat, beats: Sequence[Beat]) -> str:
 
 def _encodings(beat: Beat) -> str:
     """How its caches may travel; what is lossy says so."""
-    if not beat.model:
+    if beat.role not in OTHER_PHASE:
         return "-"
     labels = {encoding.value: encoding.label for encoding in KvEncoding}
     return ", ".join(labels.get(name, name) for name in beat.kv_encodings)

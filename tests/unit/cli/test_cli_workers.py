@@ -47,6 +47,12 @@ def test_it_says_who_pairs_and_why_others_do_not() -> None:
     assert "not p-0: rope differs" in text
 
 
+def test_it_says_how_caches_travel_and_what_is_lossy() -> None:
+    asks = msgspec.structs.replace(beat("d-0", Role.DECODE), kv_encodings=("int8", "exact"))
+    assert "int8 (lossy), exact" in shown(asks)
+    assert "exact" not in shown(beat("g-0", Role.GATEWAY))
+
+
 def test_it_says_when_workers_round_differently() -> None:
     ways = [msgspec.structs.replace(beat(f"d-{way}", Role.DECODE), arithmetic=way) for way in ("avx2", "amx")]
     assert notes(ways)[1:] == ["  amx: d-amx", "  avx2: d-avx2"]
