@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -46,9 +46,10 @@ class TransferIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class Receiver:
     """Takes in the chunks of one transfer into `sink` under `key`.
 
-    `accepts` says how cells may travel; those of another dtype than `spec` has are converted. `encoding` is how the
-    last chunk came, `import_ms` the time spent on all. `on_chunk` and `on_manifest` return the feedback to send, if
-    any. Once `complete`, further messages are answered again but change nothing.
+    `accepts` says how cells may travel, first what is asked for; those of another dtype than `spec` has are converted.
+    `encoding` is exact if all cells came so, those of the cached beginning too, for all that is known; `import_ms` is
+    the time spent on all chunks. `on_chunk` and `on_manifest` return the feedback to send, if any. Once `complete`,
+    further messages are answered again but change nothing.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Receiver:
         prompt_tokens: int,
         cached_tokens: int,
         window_bytes: int,
-        accepts: Collection[KvEncoding] = (KvEncoding.EXACT,),
+        accepts: Sequence[KvEncoding] = (KvEncoding.EXACT,),
         codec: Int8Codec = encoding.INT8,
     ) -> None:
         self._sink = sink
@@ -74,7 +75,8 @@ class Receiver:
         self._credit = ReceiveCredit(window_bytes)
         self._accepts = accepts
         self._codec = codec
-        self.encoding = KvEncoding.EXACT
+        # What was here before came by an earlier transfer, perhaps in the way that is asked for first.
+        self.encoding = next(iter(accepts)) if cached_tokens else KvEncoding.EXACT
         self._their_dtype = spec.layout.dtype
         self._nacks = 0
         self.complete = False
@@ -165,7 +167,8 @@ class Receiver:
         cells = encoding.decoded(payload, header, self._spec.layout, self._codec)
         self._sink.import_kv(self._key, region, cells)
         self._coverage.add(region)
-        self.encoding = header.encoding
+        if header.encoding is not KvEncoding.EXACT:
+            self.encoding = header.encoding
         self._their_dtype = header.dtype
         self.chunks += 1
         self.payload_bytes += len(payload)

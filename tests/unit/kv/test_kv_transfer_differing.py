@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kv_pair import PERFECT, Faults, Pair
+from kv_pair import EPOCH, PERFECT, SESSION, TRANSFER, Faults, Pair, spec_of
 from virtual_time import run
 
 from shared.core import KvEncoding, KvLayout, KvRegion
 from shared.errors import HandoffFailed
 from shared.kv.encoding import wire_bytes
+from shared.kv.receiver import Receiver, TransferIdentity
 
 DTYPES = ["float32", "float16", "bfloat16"]
 LAYOUT = KvLayout(layers=3, kv_heads=2, head_dim=16, dtype="bfloat16")
@@ -85,6 +86,25 @@ def test_int8_takes_half_the_bytes_and_the_scales() -> None:
     exact = 64 * LAYOUT.token_bytes
     assert pair.channel.published_bytes == exact // 2 + LAYOUT.layers * 2 * LAYOUT.kv_heads * 4
     assert pair.channel.published_bytes == pair.receiver.payload_bytes
+
+
+@pytest.mark.parametrize(("cached", "words"), [(0, "exact"), (16, "int8 (lossy)")])
+def test_a_beginning_that_was_here_may_have_come_as_int8(cached: int, words: str) -> None:
+    """Whoever asks for int8 cannot know that what it kept came exact."""
+    pair = Pair(LAYOUT, tokens=64, cached_tokens=cached, chunk_bytes=1 << 20, window_bytes=1 << 21)
+    pair.receiver = pair.channel.receiver = Receiver(
+        pair.sink,
+        "key",
+        spec_of(LAYOUT),
+        TransferIdentity(session=SESSION, epoch=EPOCH, transfer=TRANSFER),
+        prompt_tokens=64,
+        cached_tokens=cached,
+        window_bytes=1 << 21,
+        accepts=(KvEncoding.INT8, KvEncoding.EXACT),
+    )
+    run(pair.send())
+    assert pair.identical
+    assert pair.receiver.travelled == words
 
 
 @pytest.mark.parametrize("head_dim", [1, 4, 7])
