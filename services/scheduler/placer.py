@@ -59,7 +59,8 @@ class Placer:
             return None
         names = beginnings(request.prompt_ids, request.cache_salt)
         cached = self._affinity.cached(names)
-        for beat in _in_order(request, self._fleet.decodes(request.model, capacity_tokens, cached)):
+        decodes = self._fleet.decodes(request.model, capacity_tokens, cached)
+        for beat in _in_order(request, _of_one_tokenizer(request, decodes)):
             if not self._fleet.prefills(request.model, _prompt_tokens(request), beat.fingerprint):
                 continue
             grant = await self._claim(beat, request, deadline_ms)
@@ -157,6 +158,15 @@ class Placer:
 
     def _give_back(self, role: Role, worker: str, request: PlaceRequest) -> None:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
+
+
+def _of_one_tokenizer(request: PlaceRequest, decodes: list[Beat]) -> list[Beat]:
+    """Those that read token ids as the gateway does. Raises Unavailable when all others would take them for others."""
+    alike = [beat for beat in decodes if not beat.parts.tokenizer or request.tokenizer in ("", beat.parts.tokenizer)]
+    if decodes and not alike:
+        reason = f"no worker of {request.model} has the tokenizer of gateway {request.gateway}"
+        raise Unavailable(reason, retry_after_ms=1000)
+    return alike
 
 
 def _in_order(request: PlaceRequest, beats: list[Beat]) -> list[Beat]:

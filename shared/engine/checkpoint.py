@@ -79,7 +79,7 @@ class Checkpoint:
             weights=_digest_of_files(self.weights),
             rope=_digest_of_keys(rope),
             config=_digest_of_keys(rest),
-            tokenizer=_digest_of_files((tokenizer,)) if tokenizer.is_file() else "",
+            tokenizer=xxhash.xxh3_64_hexdigest(tokenizer.read_bytes()) if tokenizer.is_file() else "",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import tokenizers
+import xxhash
 
 from shared.errors import InvalidRequest, UnsupportedModel
 from shared.text.token_bytes import byte_level_bytes, fallback_byte
@@ -20,9 +21,13 @@ from shared.text.tokenizer_files import TOKENIZER_FILE, TokenizerFiles, read_tok
 
 
 class Tokenizer:
-    """Encodes and decodes; immutable once loaded, so that one serves all requests."""
+    """Encodes and decodes; immutable once loaded, so that one serves all requests.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    `digest` is that of its file, as in `ModelParts`; empty: not from a file.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, digest: str = "") -> None:
+        self.digest = digest
         decoders = _decoder_types(msgspec.json.decode(backend.to_str()).get("decoder"))
         self._backend = backend
         self._bytes: dict[int, bytes] = {}
@@ -43,7 +48,7 @@ class Tokenizer:
             raise UnsupportedModel(f"cannot load {folder / TOKENIZER_FILE}: {error}") from error
         backend.no_truncation()
         backend.no_padding()
-        return cls(backend)
+        return cls(backend, xxhash.xxh3_64_hexdigest((folder / TOKENIZER_FILE).read_bytes()))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`. Special tokens spelled out in `text` become themselves.

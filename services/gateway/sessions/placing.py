@@ -96,15 +96,26 @@ class RetryPace:
 
 
 class Placing:
-    """Places the sessions of `gateway`, and takes back what was placed."""
+    """Places the sessions of `gateway`, whose `tokenizer` has that digest, and takes back what was placed."""
 
-    def __init__(self, bus: Bus, outbox: Outbox, fleet: Liveness, tasks: Tasks, *, gateway: str, model: str) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        outbox: Outbox,
+        fleet: Liveness,
+        tasks: Tasks,
+        *,
+        gateway: str,
+        model: str,
+        tokenizer: str = "",
+    ) -> None:
         self._bus = bus
         self._outbox = outbox
         self._fleet = fleet
         self._tasks = tasks
         self._gateway = gateway
         self._model = model
+        self._tokenizer = tokenizer
         self._questions: dict[tuple[str, int], Question] = {}
         self._pace = RetryPace()
 
@@ -162,7 +173,7 @@ class Placing:
         return await asyncio.shield(asking)
 
     async def _ask(self, session: Session, epoch: int, taken_within_s: float) -> BatonError | None:
-        request = session.place_request(self._gateway, self._model)
+        request = session.place_request(self._gateway, self._model, self._tokenizer)
         timeout_s = session.left_s() + PLACE_MARGIN_S
         key = (session.id, epoch)
         try:

@@ -88,7 +88,15 @@ class Sessions:
         self._outbox = links.outbox
         self._fleet = links.fleet
         self._tasks = links.tasks
-        self._placing = Placing(links.bus, links.outbox, links.fleet, links.tasks, gateway=gateway, model=model)
+        self._placing = Placing(
+            links.bus,
+            links.outbox,
+            links.fleet,
+            links.tasks,
+            gateway=gateway,
+            model=model,
+            tokenizer=tokenizer.digest,
+        )
         self.suspicion = Suspicion(links.outbox, links.fleet, gateway=gateway, model=model, keep_s=quarantine_s)
         self._course = Course(self._placing, self.suspicion, attempts)
         self._table = SessionTable(self._placing, self.suspicion, session_limit)

@@ -153,7 +153,7 @@ class Session:
             return ""
         return self.placed.decode_boot if role is Role.DECODE else self.placed.prefill_boot
 
-    def place_request(self, gateway: str, model: str) -> PlaceRequest:
+    def place_request(self, gateway: str, model: str, tokenizer: str = "") -> PlaceRequest:
         """What a scheduler needs to place the session in its present epoch: prompt and emitted tokens."""
         return PlaceRequest(
             session=self.id,
@@ -167,6 +167,7 @@ class Session:
             emitted=len(self._emitted),
             avoid=tuple(self._left_workers),
             arithmetic=self.arithmetic,
+            tokenizer=tokenizer,
             trial=self.trial,
             cache_salt=self.request.cache_salt,
         )

@@ -10,7 +10,7 @@ from scheduler_words import ScriptedWorkers, decode_beat, fleet_of, prefill_beat
 from services.scheduler import fleet
 from services.scheduler.fleet import Fleet
 from services.scheduler.placer import Placement, Placer
-from shared.core import Role
+from shared.core import ModelParts, Role
 from shared.errors import (
     Cancelled,
     ContextExceeded,
@@ -186,6 +186,20 @@ async def test_a_decode_that_pairs_with_nobody_is_passed_over() -> None:
     it = Setting(decode_beat("d0", fingerprint="f" * 16), decode_beat("d1", sessions=5), prefill_beat("p0"))
     assert await it.place() == Placement(prefill="p0", decode="d1")
     assert it.workers.asked == ["d1", "p0"]
+
+
+async def test_workers_with_another_tokenizer_than_the_gateway_are_not_asked() -> None:
+    other, same, unknown = (
+        decode_beat(name, parts=ModelParts(tokenizer=digest)) for name, digest in (("d0", "2"), ("d1", "1"), ("d2", ""))
+    )
+    it = Setting(other, same, prefill_beat("p0"))
+    placed = await it.place(request(tokenizer="1"))
+    assert placed is not None
+    assert placed.decode == "d1"
+    for beats in ([unknown], [other]):
+        assert await Setting(*beats, prefill_beat("p0")).place(request()) is not None
+    with pytest.raises(Unavailable, match="tokenizer of gateway"):
+        await Setting(other, prefill_beat("p0")).place(request(tokenizer="1"))
 
 
 async def test_a_session_with_tokens_moves_to_workers_that_compute_alike() -> None:
