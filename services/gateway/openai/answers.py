@@ -55,14 +55,22 @@ class Answerer:
         head = self._head(requests[0], form.chunk_object if call.stream else form.whole_object)
         async with Choices([self._generator.generate(request) for request in requests], head.id) as choices:
             if call.stream:
-                return await self._stream(http, choices, Chunks(head, requests, call.n, form), call.resumable)
+                events = self._events(http)
+                try:
+                    return await self._stream(http, events, choices, Chunks(head, requests, call.n, form))
+                finally:
+                    if not events.started:  # the client was never told the session's id
+                        choices.cancel()
             return await _whole(choices, head, Tally(requests, call.n), form, len(requests))
 
     async def resume(self, http: web.Request, resumed: Resumed, form: Format) -> web.StreamResponse:
         """The rest of a resumable answer, as `answer` would have given it."""
         head = self._head(resumed.request, form.chunk_object)
         async with Choices([resumed.running], head.id) as choices:
-            return await self._stream(http, choices, Chunks(head, [resumed.request], 1, form), resumable=True)
+            return await self._stream(http, self._events(http), choices, Chunks(head, [resumed.request], 1, form))
+
+    def _events(self, http: web.Request) -> EventStream:
+        return EventStream(http, write_timeout_s=self._settings.write_timeout_s)
 
     def _head(self, request: GenerationRequest, kind: str) -> Envelope:
         return Envelope(
@@ -74,12 +82,13 @@ class Answerer:
             choices=(),
         )
 
-    async def _stream(self, http: web.Request, choices: Choices, chunks: Chunks, resumable: bool) -> web.StreamResponse:
-        events = EventStream(http, write_timeout_s=self._settings.write_timeout_s)
+    async def _stream(
+        self, http: web.Request, events: EventStream, choices: Choices, chunks: Chunks
+    ) -> web.StreamResponse:
         try:
             while choices.running:
                 # The headers name the session: without them there is nothing to resume.
-                early = resumable and not events.started
+                early = chunks.resumable and not events.started
                 taken = await choices.take(RESUMABLE_HEADERS_S if early else self._settings.keep_alive_s)
                 if early and choices.sessions:
                     events.response.headers[SESSION_HEADER] = choices.sessions[0]

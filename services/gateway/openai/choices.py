@@ -30,8 +30,7 @@ class ChoiceDelta(msgspec.Struct, frozen=True):
 class Choices:
     """Runs `generations` while its context is open; leaving it cancels those that have not finished.
 
-    The buffer between generations and reader is bounded, so a slow reader slows them down. `sessions` are the ids of
-    those that have begun.
+    The buffer between generations and reader is bounded, so a slow reader slows them down.
     """
 
     def __init__(self, generations: Sequence[AbstractAsyncContextManager[Generation]], name: str) -> None:
@@ -40,7 +39,7 @@ class Choices:
         self._queue: asyncio.Queue[ChoiceDelta | Exception] = asyncio.Queue(BUFFERED_PER_CHOICE * len(generations))
         self._failure: Exception | None = None
         self._tasks = Tasks(f"request {name}")
-        self.sessions: list[str] = []
+        self._begun: list[Generation] = []
 
     async def __aenter__(self) -> Choices:
         for index, running in enumerate(self._generations):
@@ -60,6 +59,16 @@ class Choices:
     def running(self) -> bool:
         """Whether some choice has not finished yet."""
         return self._running > 0
+
+    @property
+    def sessions(self) -> list[str]:
+        """The ids of those that have begun."""
+        return [generation.id for generation in self._begun]
+
+    def cancel(self) -> None:
+        """Nobody can want more of them, resumable or not; they end when the context is left."""
+        for generation in self._begun:
+            generation.cancel()
 
     async def take(self, timeout_s: float | None = None) -> list[ChoiceDelta]:
         """All deltas there are, waiting for one at most `timeout_s`: then, none.
@@ -90,7 +99,7 @@ class Choices:
         try:
             finish = None
             async with running as generation:
-                self.sessions.append(generation.id)
+                self._begun.append(generation)
                 async for delta in generation:
                     finish = _good_finish(delta)
                     await self._queue.put(ChoiceDelta(index, delta))

@@ -32,7 +32,7 @@ class Chunks:
         self._form = form
         self._tally = Tally(requests, n)
         self._rendering = requests[0].rendering
-        self._resumable = requests[0].resumable
+        self.resumable = requests[0].resumable
         self._logprobs = requests[0].sampling.logprobs is not None
         self._said = [False] * len(requests)
         self._text_chars = [0] * len(requests)
@@ -49,7 +49,7 @@ class Chunks:
                     msgspec.structs.replace(self._head, usage=self._tally.usage(), baton=self._tally.baton())
                 )
             )
-        yield ServerEvent(DONE, ENDED if self._resumable else "")
+        yield ServerEvent(DONE, ENDED if self.resumable else "")
 
     def _event(self, index: int, delta: Delta) -> ServerEvent | None:
         first, offset = not self._said[index], self._text_chars[index]
@@ -63,7 +63,7 @@ class Chunks:
         piece = self._form.piece(index, delta, first=first, text_offset=offset)
         usage = self._usage(index)
         data = _ENCODER.encode(msgspec.structs.replace(self._head, choices=(piece,), usage=usage))
-        return ServerEvent(data, str(self._tally.tokens_of(index)) if self._resumable else "")
+        return ServerEvent(data, str(self._tally.tokens_of(index)) if self.resumable else "")
 
     def _says_something(self, delta: Delta) -> bool:
         """False while text is held back: it may become a stop string, or is half a character."""

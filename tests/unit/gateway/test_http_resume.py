@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
-from scripted_generator import SESSION, ScriptedGenerator, delta, fails, says
+from scripted_generator import SESSION, Script, ScriptedGenerator, delta, fails, says
 
 from services.gateway.generation import Delta, GenerationRequest
 from shared.core import FinishReason
@@ -106,6 +107,46 @@ async def test_a_session_is_ended_by_its_id(http: aiohttp.ClientSession, generat
     async with http.delete(f"/v1/sessions/{SESSION}") as answer:
         assert answer.status == 204
     assert generator.ended == [SESSION]
+
+
+async def says_nothing(_request: GenerationRequest) -> AsyncIterator[Delta]:
+    await asyncio.Event().wait()
+    yield delta("never")
+
+
+async def says_one_thing(_request: GenerationRequest) -> AsyncIterator[Delta]:
+    yield delta("x")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("script", "unwanted"), [(says_nothing, 1), (says_one_thing, 0)])
+async def test_nobody_comes_back_who_never_heard_the_id(
+    http: aiohttp.ClientSession, generator: ScriptedGenerator, script: Script, unwanted: int
+):
+    generator.script = script
+    asking = asyncio.ensure_future(http.post("/v1/completions", json=COMPLETION))
+    await generator.started.wait()
+    if unwanted:
+        asking.cancel()
+    else:
+        (await asking).close()
+    await asyncio.wait_for(generator.idle.wait(), 10)
+    assert generator.unwanted == unwanted
+
+
+async def test_who_comes_back_knows_the_id_and_may_come_again(
+    http: aiohttp.ClientSession, generator: ScriptedGenerator
+):
+    async with http.post("/v1/completions", json=COMPLETION) as answer:
+        await answer.read()
+    generator.script = says_nothing
+    generator.started.clear()
+    generator.idle.clear()
+    asking = asyncio.ensure_future(http.get(STREAM))
+    await generator.started.wait()
+    asking.cancel()
+    await asyncio.wait_for(generator.idle.wait(), 10)
+    assert generator.unwanted == 0
 
 
 async def test_the_newer_client_is_told_apart_in_the_stream(http: aiohttp.ClientSession, generator: ScriptedGenerator):
