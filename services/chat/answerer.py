@@ -16,8 +16,11 @@ from shared.errors import BatonError, ContextExceeded, InvalidRequest, ResumeUna
 from shared.protocol.to_client import Delta, Finished
 
 STOP_TIMEOUT_S = 5.0
-RECONNECTS = 5
+RECONNECTS = 3
+RESUMING_RECONNECTS = 12
+NOTICED_RECONNECTS = 2
 RECONNECT_WAIT_S = 0.5
+LONGEST_WAIT_S = 2.0
 RESUMABLE = "resumable"
 
 
@@ -75,18 +78,21 @@ class Answerer:
                 if error.param != RESUMABLE or not self._ask_resumable:
                     raise
                 self._ask_resumable = False
-            except (ConnectionLost, Unavailable):
-                if reconnects == RECONNECTS or not self._may_go_on:
+            except (ConnectionLost, Unavailable) as error:
+                if reconnects == self._reconnects(error):
                     raise
-                await asyncio.sleep(RECONNECT_WAIT_S * reconnects)
+                if reconnects == NOTICED_RECONNECTS:
+                    self._notice("the connection was lost, trying to get the rest")
+                await asyncio.sleep(min(RECONNECT_WAIT_S * reconnects, LONGEST_WAIT_S))
                 reconnects += 1
             else:
                 return
 
-    @property
-    def _may_go_on(self) -> bool:
-        """Whether a lost connection costs nothing: nothing has been said, or the rest can be had."""
-        return not self._texts or self._connection.resumable
+    def _reconnects(self, error: BatonError) -> int:
+        """How often to try again: long, where the rest of an answer can be had; a little, where nothing was said."""
+        if self._connection.resumable:
+            return RESUMING_RECONNECTS
+        return RECONNECTS if isinstance(error, ConnectionLost) and not self._texts else 0
 
     async def _start_or_resume(self) -> None:
         if self._connection.resumable:

