@@ -79,7 +79,7 @@ class Answerer:
                     raise
                 self._ask_resumable = False
             except (ConnectionLost, Unavailable) as error:
-                if reconnects == self._reconnects(error):
+                if reconnects >= self._reconnects(error):
                     raise
                 if reconnects == NOTICED_RECONNECTS:
                     self._notice("the connection was lost, trying to get the rest")

@@ -112,6 +112,8 @@ class GatewayConnection:
                 self._session_id = session
             case Delta():
                 self._tokens = event.index + len(event.token_ids)
+            case Failed(retry_after_ms=int()) if self._tokens:
+                pass  # the gateway lets go of the session: the rest is to be had elsewhere
             case Finished() | Failed():
                 self._session_id = ""
 

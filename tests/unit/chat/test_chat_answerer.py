@@ -107,6 +107,23 @@ async def test_the_rest_of_an_answer_is_had_from_whoever_answers_next(chat: Chat
     assert chat.talk.messages[-1]["content"] == "Hello"
 
 
+async def test_a_gateway_that_stops_sends_it_to_another(chat: Chat, gateway: ScriptedGateway) -> None:
+    async def go_on(client: Client, message: Message) -> None:
+        assert (message["type"], message["after"]) == ("resume", 3)
+        await client.send("delta", message["id"], index=3, text="lo", token_ids=[1])
+        await client.finish(message["id"])
+
+    async def let_go(client: Client, message: Message) -> None:
+        gateway.script = go_on
+        await client.send("started", message["id"], session="s", model="tiny", prompt_tokens=1)
+        await client.send("delta", message["id"], index=0, text="Hel", token_ids=[1, 2, 3])
+        await client.send("error", message["id"], code="draining", message="bye", retry_after_ms=1000)
+
+    gateway.script = let_go
+    await chat.answerer.ask("hi")
+    assert chat.shown == ["Hel", "lo"]
+
+
 async def test_without_a_journal_it_asks_as_before(chat: Chat, gateway: ScriptedGateway) -> None:
     async def no_journal(client: Client, message: Message) -> None:
         if "resumable" in message:
