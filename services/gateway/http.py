@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.gateway.generation import Generator
 from services.gateway.openai.answers import Answerer, AnswerSettings
 from services.gateway.openai.body import BodyReader
+from services.gateway.openai.body_memory import BodyMemory
 from services.gateway.openai.chat import ChatCompletions
 from services.gateway.openai.completions import Completions
 from services.gateway.openai.errors import errors_middleware, expect_continue
@@ -31,7 +32,9 @@ SHUTDOWN_S = 1.0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`body_limit_bytes`: larger request bodies are refused unread. `body_timeout_s`: how long one may take to arrive.
+    """`body_limit_bytes`: larger request bodies are refused unread. `bodies_limit_bytes`: all that arrive at once.
+
+    `body_timeout_s`: how long one may take to arrive.
 
     The others: see `AnswerSettings`.
     """
@@ -39,6 +42,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     system_fingerprint: str
     body_limit_bytes: int = 8 << 20
+    bodies_limit_bytes: int = 64 << 20
     body_timeout_s: float = 60.0
     keep_alive_s: float = 10.0
     write_timeout_s: float = 60.0
@@ -64,7 +68,7 @@ def make_app(
         write_timeout_s=settings.write_timeout_s,
     )
     answerer = Answerer(generator, builder.model.name, answers)
-    bodies = BodyReader(timeout_s=settings.body_timeout_s)
+    bodies = BodyReader(BodyMemory(settings.bodies_limit_bytes), timeout_s=settings.body_timeout_s)
     completions = Completions(bodies, builder, answerer, detokenizer)
     chat = ChatCompletions(bodies, builder, answerer, detokenizer)
     sessions = SessionRoutes(generator, answerer, detokenizer)

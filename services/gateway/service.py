@@ -175,6 +175,7 @@ class GatewayService:
                 version=installed,
                 system_fingerprint=f"baton-{installed}",
                 body_limit_bytes=self._settings.body_limit_bytes,
+                bodies_limit_bytes=self._settings.bodies_limit_bytes,
             ),
         )
         self._websockets.register(app)

@@ -16,6 +16,9 @@ class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="port of the HTTP door; 0: a free one")] = 8080
     request_timeout_s: Annotated[float, Meta(gt=0, description="most a request may take")] = 600.0
     body_limit_bytes: Annotated[int, Meta(ge=1, description="largest HTTP body or WebSocket frame")] = 8 << 20
+    bodies_limit_bytes: Annotated[
+        int, Meta(ge=1, description="bytes of HTTP bodies that may be arriving at once; more are refused")
+    ] = 64 << 20
     allowed_origins: Annotated[
         tuple[str, ...], Meta(description="web pages of other hosts that may open WebSockets; * for any")
     ] = ()

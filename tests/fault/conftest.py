@@ -11,7 +11,9 @@ from stack import Stack
 from .scene import Scene, fleet, scene_of
 
 Measured = Callable[[float], None]
+Noted = Callable[[str], None]
 _measured: list[str] = []
+_noted: list[str] = []
 
 
 @pytest.fixture
@@ -20,10 +22,19 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return lambda pause_s: _measured.append(f"{pause_s:5.2f} s  {request.node.name}")
 
 
+@pytest.fixture
+def noted(request: pytest.FixtureRequest) -> Noted:
+    """Takes a line with other numbers, to be shown after the run."""
+    return lambda line: _noted.append(f"{request.node.name}: {line}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _measured:
         terminalreporter.section("longest pause of a stream")
         terminalreporter.write("\n".join(_measured) + "\n")
+    if _noted:
+        terminalreporter.section("other numbers")
+        terminalreporter.write("\n".join(_noted) + "\n")
 
 
 @pytest.fixture(scope="session")

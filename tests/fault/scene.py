@@ -122,10 +122,10 @@ class Scene:
             self._overheard.append(message)
             self._overhearing.notify_all()
 
-    async def message(self, subject: str) -> None:
-        """Wait until there has been a message on `subject`, which may have wildcards, since the scene began."""
+    async def message(self, subject: str, beyond: int = 0) -> None:
+        """Wait until there have been more than `beyond` messages on `subject`, which may have wildcards."""
         async with self._overhearing:
-            await self._overhearing.wait_for(lambda: bool(self.messages(subject)))
+            await self._overhearing.wait_for(lambda: len(self.messages(subject)) > beyond)
 
     def messages(self, subject: str) -> list[Msg]:
         """All of them so far."""

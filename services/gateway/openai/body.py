@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from aiohttp import hdrs, web
 
+from services.gateway.openai.body_memory import BodyMemory, Share
 from shared.errors import InvalidRequest, PayloadTooLarge
 
 JSON_TYPES = ("application/json", "text/json")
@@ -47,23 +48,25 @@ class BodyReader:
     Large ones take long to parse and many times their size while they are: another thread does that, one at a time.
     """
 
-    def __init__(self, *, timeout_s: float) -> None:
-        """`timeout_s`: how long a client may take to send a body."""
+    def __init__(self, memory: BodyMemory, *, timeout_s: float) -> None:
+        """`memory` is for all bodies together; `timeout_s`: how long a client may take to send one."""
+        self._memory = memory
         self._timeout_s = timeout_s
         self._large = asyncio.Lock()
 
     async def read(self, request: web.Request, parse: Callable[[dict[str, Any]], T]) -> T:
         """What `parse` makes of the JSON object in the body of `request`.
 
-        Raises InvalidRequest and PayloadTooLarge, as early as it can, and what `parse` raises.
+        Raises InvalidRequest, PayloadTooLarge and Overloaded, as early as it can, and what `parse` raises.
         """
-        raw = await self._read(request)
-        if len(raw) < LARGE_BODY_BYTES:
-            return parse(parse_object(raw))
-        async with self._large:
-            return await asyncio.to_thread(lambda: parse(parse_object(raw)))
+        with self._memory.share() as share:
+            raw = await self._read(request, share)
+            if len(raw) < LARGE_BODY_BYTES:
+                return parse(parse_object(raw))
+            async with self._large:
+                return await asyncio.to_thread(lambda: parse(parse_object(raw)))
 
-    async def _read(self, request: web.Request) -> bytes:
+    async def _read(self, request: web.Request, share: Share) -> bytes:
         if request.content_type not in JSON_TYPES:
             raise InvalidRequest(f"Content-Type must be application/json, not {request.content_type}")
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
@@ -71,13 +74,21 @@ class BodyReader:
         check_length(request)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large(request) from error
+                return await _received(request, share)
         except TimeoutError as error:
             raise InvalidRequest(f"the body did not arrive within {self._timeout_s:g} s") from error
         except web.RequestPayloadError as error:
             raise InvalidRequest("the body breaks off, or is not framed as HTTP wants it") from error
+
+
+async def _received(request: web.Request, share: Share) -> bytes:
+    received = bytearray()
+    async for part in request.content.iter_any():
+        share.grow(len(part))
+        received += part
+        if len(received) > request.client_max_size:
+            raise too_large(request)
+    return bytes(received)
 
 
 def check_length(request: web.BaseRequest) -> None:

@@ -241,3 +241,43 @@ async def test_a_large_body_is_read_like_a_small_one(http: aiohttp.ClientSession
     async with http.post("/v1/completions", data=padded, headers=JSON) as response:
         assert response.status == 200
     assert len(generator.requests) == 1
+
+
+class TestBodyMemory:
+    @pytest.fixture
+    def http_settings(self) -> HttpSettings:
+        return HttpSettings(
+            version="1",
+            system_fingerprint="fp",
+            body_limit_bytes=1 << 18,
+            bodies_limit_bytes=1 << 18,
+            body_timeout_s=20,
+        )
+
+    async def test_bodies_that_arrive_at_once_share_it(self, door: Door, http: aiohttp.ClientSession) -> None:
+        reader, writer = await asyncio.open_connection(door.host, door.port)
+        sent = b" " * (3 << 16)
+        writer.write(head(f"Content-Length: {len(sent) + 2}"))
+        writer.write(sent)
+        await writer.drain()
+        body = json.dumps(COMPLETION).encode() + b" " * (1 << 16)
+        statuses = []
+        while 429 not in statuses:
+            async with http.post("/v1/completions", data=body, headers=JSON) as response:
+                statuses.append(response.status)
+        assert response.headers["Retry-After"] == "1"
+        writer.write(b"{}")
+        assert b"400" in await reader.readline()
+        writer.close()
+        async with http.post("/v1/completions", data=body, headers=JSON) as response:
+            assert response.status == 200
+
+    async def test_what_is_only_announced_holds_nothing(self, door: Door, http: aiohttp.ClientSession) -> None:
+        waiting = [await asyncio.open_connection(door.host, door.port) for _ in range(8)]
+        for _, writer in waiting:
+            writer.write(head(f"Content-Length: {1 << 18}"))
+            await writer.drain()
+        async with http.post("/v1/completions", data=json.dumps(COMPLETION).encode(), headers=JSON) as response:
+            assert response.status == 200
+        for _, writer in waiting:
+            writer.close()
