@@ -26,7 +26,9 @@ class GatewaySettings(ModelSettings, frozen=True, kw_only=True):
     quarantine_s: Annotated[float, Meta(ge=0, description="how long a prompt that crashed two workers is refused")] = (
         300.0
     )
-    attempts: Annotated[int, Meta(ge=1, description="how often a request is placed before it fails")] = 3
+    attempts: Annotated[
+        int, Meta(ge=1, description="how often a request is placed in a row, and makes no progress, before it fails")
+    ] = 3
     resume_grace_s: Annotated[
         float, Meta(ge=0, description="how long a resumable request runs on when its client is gone")
     ] = 30.0

@@ -17,8 +17,11 @@ from shared.errors import BatonError, Draining
 logger = logging.getLogger(__name__)
 
 
+PROGRESS_TOKENS = 16
+
+
 class Course:
-    """`attempts` is how often a session may be placed in all."""
+    """`attempts` is how often a session may be placed in a row without `PROGRESS_TOKENS` coming of it."""
 
     def __init__(self, placing: Placing, suspicion: Suspicion, attempts: int) -> None:
         self._placing = placing
@@ -48,6 +51,8 @@ class Course:
         """Move the session to a new epoch. Raises `error` when it is not worth a retry or was tried often enough."""
         self._suspicion.over(session)
         self._suspicion.check(session)
+        if session.epoch_tokens >= PROGRESS_TOKENS:
+            session.failures = 0
         # A worker that leaves in good order has not failed: that may happen to a session any number of times.
         session.failures += not isinstance(error, Draining)
         if session.given_up.is_set() or not error.retryable or session.failures >= self._attempts:

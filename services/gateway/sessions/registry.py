@@ -67,7 +67,7 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """`attempts` is how often a session may be placed in all, `session_limit` how many may run at once.
+    """`attempts` is how often a session may be placed in vain, `session_limit` how many may run at once.
 
     `quarantine_s` is how long a prompt that crashed two workers is refused.
     """
