@@ -38,7 +38,7 @@ async def scene(real: Stack, model_folder: Path) -> AsyncIterator[Scene]:
 def requests(scene: Scene, prompt_tokens: int, first_seed: int) -> list[dict[str, Any]]:
     """Two that are greedy, and two that are sampled."""
     seeds = range(first_seed, first_seed + 4)
-    return [scene.request(prompt_tokens, TOKENS, seed, **(SEEDED if seed % 2 else {})) for seed in seeds]
+    return [{**scene.request(prompt_tokens, TOKENS, seed), **(SEEDED if seed % 2 else {})} for seed in seeds]
 
 
 async def answers(scene: Scene, asked: list[dict[str, Any]]) -> tuple[list[list[int]], float]:
