@@ -20,6 +20,7 @@ API = "$JS.API"
 ANSWER_TIMEOUT_S = 2.0
 BATCH = 1024
 NAME_IN_USE = 10058
+NOT_ENABLED = (10039, 10076)
 WRONG_LAST_SEQUENCE = 10071
 STATUS_HEADER = "Status"
 SEQUENCE_HEADER = "Nats-Sequence"
@@ -83,9 +84,10 @@ class MemoryStream:
         answer = await self._api(f"STREAM.CREATE.{self._name}", self._configuration())
         if answer.error is not None and answer.error.err_code == NAME_IN_USE:
             answer = await self._api(f"STREAM.INFO.{self._name}", b"")
-        if answer.error is not None:
-            raise NoJetStream(f"JetStream: {answer.error.description}")
-        return answer.created
+        if answer.error is None:
+            return answer.created
+        kind = NoJetStream if answer.error.err_code in NOT_ENABLED else Unavailable
+        raise kind(f"JetStream: {answer.error.description}")
 
     async def put(self, subject: str, message: Message, *, expect: int | None = None) -> int:
         """Keep `message`; returns its sequence once it is kept.

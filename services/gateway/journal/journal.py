@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from services.gateway.generation import GenerationRequest
 from services.gateway.journal.history import History, opened
@@ -24,8 +26,10 @@ logger = logging.getLogger(__name__)
 STREAM = "BATON_JOURNAL"
 RETRY_AFTER_MS = 1000
 RACES = 8
-OPEN_PATIENCE_S = 5.0
-OPEN_PAUSE_S = 0.1
+PATIENCE_S = 15.0
+PAUSE_S = 0.1
+
+T = TypeVar("T")
 
 
 class Journal:
@@ -51,19 +55,10 @@ class Journal:
     async def open(self, session: str, request: GenerationRequest) -> None:
         """Keep `request`: when this returns, any gateway can go on with it.
 
-        While NATS is gone it waits, as all requests do, up to `OPEN_PATIENCE_S`. Raises ResumeUnavailable.
+        Raises ResumeUnavailable.
         """
         record = opened(session, request, gateway=self._gateway, model=self._model)
-        until_s = time.monotonic() + min(OPEN_PATIENCE_S, request.deadline_s)
-        while True:
-            try:
-                await self._put_request(record)
-            except ResumeUnavailable as error:
-                if error.retry_after_ms is None or time.monotonic() >= until_s:
-                    raise
-                await asyncio.sleep(OPEN_PAUSE_S)
-            else:
-                return
+        await _patiently(lambda: self._put_request(record), min(PATIENCE_S, request.deadline_s))
 
     async def _put_request(self, record: Opened) -> None:
         try:
@@ -126,6 +121,9 @@ class Journal:
 
     async def _own(self, session: str, tenure: int, sequence: int) -> None:
         """Raises WrittenMeanwhile when the owner's record is not that of `sequence` any more; and ResumeUnavailable."""
+        await _patiently(lambda: self._own_once(session, tenure, sequence), PATIENCE_S)
+
+    async def _own_once(self, session: str, tenure: int, sequence: int) -> None:
         owned = Owned(tenure=tenure, gateway=self._gateway)
         try:
             await self._stream.put(subjects.journal_owner(session), owned, expect=sequence)
@@ -142,9 +140,10 @@ class Journal:
             raise _silent(error) from error
 
     async def _read(self, subject: str) -> list[Stored]:
+        return await _patiently(lambda: self._read_once(subject), PATIENCE_S)
+
+    async def _read_once(self, subject: str) -> list[Stored]:
         try:
-            if not self._prepared:
-                await self.prepare()
             try:
                 return await self._stream.read(subject)
             except Unreached:
@@ -159,6 +158,18 @@ class Journal:
             await self._stream.append(subjects.journal_tokens(session), appended)
         except BatonError as error:
             logger.debug("not in the journal: %s", error, extra={"session": session})
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Again while NATS is gone, or its cluster elects, as requests wait that need no journal. Raises the last error."""
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return await attempt()
+        except ResumeUnavailable as error:
+            if error.retry_after_ms is None or time.monotonic() >= until_s:
+                raise
+        await asyncio.sleep(PAUSE_S)
 
 
 def _silent(error: BatonError) -> ResumeUnavailable:

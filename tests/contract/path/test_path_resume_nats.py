@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from bus_servers import RestartableServer
+from nats_nodes import NatsNode, cluster_of
 from nats_without_jetstream import ServerWithoutJetStream
 
 from services.gateway.sessions.registry import KeepSettings
+from shared.bus.memory_stream import StreamLimits
 from shared.errors import ResumeUnavailable, SessionNotFound
 from shared.text.tokenizer import Tokenizer
 
@@ -88,6 +90,40 @@ async def test_a_request_waits_for_a_nats_server_that_is_being_restarted(server:
         waiting = group.create_task(answered())
         await server.start()
     assert waiting.result() == 5
+
+
+class TestInACluster:
+    @pytest.fixture
+    def nodes(self, tmp_path: Path) -> Iterator[list[NatsNode]]:
+        with cluster_of(tmp_path) as nodes:
+            yield nodes
+
+    @pytest.fixture
+    async def fleet(self, nodes: list[NatsNode], tokenizer: Tokenizer) -> AsyncIterator[Fleet]:
+        shape = FleetShape(make_prefill=engine, make_decode=lambda: engine(step_s=0.02))
+        fleet = Fleet(nodes[1].url, MODEL, tokenizer, shape)
+        await fleet.start()
+        yield fleet
+        await fleet.stop()
+
+    @pytest.mark.parametrize("dies", [0, 2])
+    async def test_a_journal_with_replicas_outlives_a_node(self, fleet: Fleet, nodes: list[NatsNode], dies: int):
+        limits = StreamLimits(max_bytes=1 << 20, max_age_s=60, replicas=3)
+        first, second = [Gateway(fleet, name, KeepSettings(limits=limits)) for name in ("first", "second")]
+        await first.start()
+        await second.start()
+        request = msgspec.structs.replace(fleet.generating(PROMPT, TOKENS), resumable=True)
+        async with first.sessions.generate(request) as generation:
+            had = [await anext(aiter(generation))]
+            nodes[dies].kill()
+            await first.die()
+        resumed = await second.sessions.resume(generation.id, len(token_ids(had)))
+        async with resumed.running as going_on:
+            rest = [delta async for delta in going_on if not delta.known]
+        assert token_ids(had + rest) == colocated(engine(), PROMPT, TOKENS, GREEDY)[0]
+        async with second.sessions.generate(request) as generation:
+            assert len(token_ids([delta async for delta in generation])) == TOKENS
+        await second.stop()
 
 
 class TestWithoutJetStream:
