@@ -11,8 +11,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import random
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +41,8 @@ class SturdyClient(Client):  # type: ignore[misc]
     def abort(self) -> None:
         """End the connection as if the network had: what was not sent is lost, and another one is dialled."""
         writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
+        if writer is not None and not writer.transport.is_closing():
+            _forget_unsent(writer.transport)
             writer.transport.abort()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
@@ -51,8 +56,10 @@ class SturdyClient(Client):  # type: ignore[misc]
         return not self.is_connected or (writer is not None and writer.transport.is_closing())
 
     async def _connect_to_server(self, s: Any) -> None:
-        # One that was taken and then not accepted is left open.
-        self.abort()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            # One that was taken and then not accepted is left open.
+            writer.transport.abort()
         await super()._connect_to_server(s)
 
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg | None:
@@ -105,3 +112,10 @@ def _credentials(settings: BusSettings) -> dict[str, Any]:
     if context is not None:
         options["tls"] = context
     return options
+
+
+def _forget_unsent(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel drop what it has of a connection that ends, which it would else deliver when the network heals."""
+    pseudo = transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(pseudo.fileno())) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -51,6 +51,11 @@ def cancel(role: Role, worker: str) -> str:
     return f"{ROOT}.{role.value}.{worker}.cancel"
 
 
+def repeat(role: Role, worker: str) -> str:
+    """Where a worker is asked to say again what was lost."""
+    return f"{ROOT}.{role.value}.{worker}.repeat"
+
+
 def beat(role: Role, worker: str) -> str:
     return f"{ROOT}.beat.{role.value}.{worker}"
 

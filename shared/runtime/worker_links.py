@@ -7,8 +7,9 @@ Bulk has its own connection, so that KV can neither delay nor cut control messag
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -24,12 +25,18 @@ from shared.errors import ProtocolError, Unavailable
 from shared.protocol import subjects
 from shared.protocol.to_all import Beat
 from shared.protocol.to_gateway import TokenBatch, TokenFrame
+from shared.protocol.to_worker import Repeat
 from shared.protocol.wire import decode
 from shared.runtime.beats import Heartbeat
 from shared.runtime.holder import Holder
+from shared.runtime.said import Said
 from shared.runtime.tasks import Tasks
 from shared.runtime.tenure import Tenure, TenureState
 from shared.runtime.tenure_keeper import Connections, TenureKeeper
+
+logger = logging.getLogger(__name__)
+
+REPEATED_FRAMES = 512
 
 
 class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +63,7 @@ class WorkerLinks:
         self._tasks = tasks
         self._heartbeat: Heartbeat | None = None
         self._keeper: TenureKeeper | None = None
+        self._said = Said()
 
     @property
     def boot(self) -> str:
@@ -81,6 +89,7 @@ class WorkerLinks:
             links.control_out = Outbox(links.control, links._may_speak)
             links.kv_out = Outbox(links.kv)
             await links.control.listen(subjects.BEATS, links._hear)
+            await links.control.listen(subjects.repeat(identity.role, identity.worker), links._on_repeat)
             opened.pop_all()
         tasks.start(links.control_out.run(), name="control outbox")
         tasks.start(links.kv_out.run(), name="kv outbox")
@@ -117,8 +126,22 @@ class WorkerLinks:
         for gateway, frame in frames:
             by_gateway[gateway].append(frame)
         for gateway, batch in by_gateway.items():
-            message = TokenBatch(worker=self.identity.worker, frames=tuple(batch))
-            self.control_out.post(subjects.tokens(gateway), message)
+            self._say(gateway, batch)
+            for frame in batch:
+                self._said.add(frame)
+
+    def _say(self, gateway: str, frames: Sequence[TokenFrame]) -> None:
+        self.control_out.post(subjects.tokens(gateway), TokenBatch(worker=self.identity.worker, frames=tuple(frames)))
+
+    def _on_repeat(self, _subject: str, data: bytes) -> None:
+        try:
+            repeat = decode(Repeat, data)
+        except ProtocolError as error:
+            logger.warning("request to repeat refused: %s", error)
+            return
+        frames = self._said.again(repeat)
+        for start in range(0, len(frames), REPEATED_FRAMES):
+            self._say(repeat.gateway, frames[start : start + REPEATED_FRAMES])
 
     async def announce(self, gateway: str, frame: TokenFrame) -> None:
         """Send `frame` and return when the server has it: whatever happens to this process then, it was said."""

@@ -21,6 +21,7 @@ from services.gateway.kept.sessions import KeptLinks, KeptSessions
 from services.gateway.kept.writer import JournalWriter
 from services.gateway.sessions.course import Course
 from services.gateway.sessions.placing import Placing
+from services.gateway.sessions.repeats import Repeats
 from services.gateway.sessions.roll_call import answer
 from services.gateway.sessions.running import RunningGeneration
 from services.gateway.sessions.session import Session
@@ -101,6 +102,7 @@ class Sessions:
         self._course = Course(self._placing, self.suspicion, attempts)
         self._table = SessionTable(self._placing, self.suspicion, session_limit)
         self._strays = Strays()
+        self._repeats = Repeats(links.outbox, gateway)
         self._tokenizer = tokenizer
         self._journal = Journal(links.bus, keep.limits, gateway=gateway, model=model)
         self._writer = JournalWriter(self._journal, keep.interval_s)
@@ -182,11 +184,13 @@ class Sessions:
 
     async def on_held(self, held: HeldSessions) -> StillHeld:
         """Handler of the subject on which a worker that was cut off says what it holds."""
+        self._repeats.ask(session for session in self._table if (held.role, held.worker) in session.needed_workers())
         return answer(self._table, held)
 
     def reconnected(self) -> None:
         """The gateway's connection is back: what came meanwhile is lost."""
         self._placing.reconnected()
+        self._repeats.ask(self._table)
         self._verify()
 
     async def write_journal(self) -> None:
@@ -202,6 +206,7 @@ class Sessions:
                 self._verify()
             looked_s = time.monotonic()
             self._placing.look()
+            self._repeats.look(self._table)
             self._kept.look()
             self.suspicion.revive()
             self._fail_unnoticed()

@@ -87,6 +87,11 @@ class Session:
         """How many tokens workers have sent to this gateway."""
         return len(self._emitted) - self._resumed_at
 
+    @property
+    def next_index(self) -> int:
+        """Of the first token that has not arrived."""
+        return self._delivery.next_index
+
     def needed_workers(self) -> list[tuple[Role, str]]:
         """On whom the present epoch depends: decode, and prefill until the cache is handed over."""
         if self.placed is None or self.finished:

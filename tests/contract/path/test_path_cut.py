@@ -138,7 +138,7 @@ async def test_a_short_cut_moves_nothing(make_fleet: MakeFleet, outsider: Bus, c
     assert heard.taken_over == []
 
 
-async def test_the_last_token_lost_with_the_connection_is_noticed_soon(
+async def test_the_last_token_lost_with_the_connection_is_said_again(
     make_fleet: MakeFleet, clients: Tasks, way: CutProxy
 ):
     """The worker thinks the session has ended well, and the gateway has not heard of it."""
@@ -148,6 +148,7 @@ async def test_the_last_token_lost_with_the_connection_is_noticed_soon(
     gated.hold_at_step = 39
     stream = Stream(fleet, clients, max_tokens=40)
     await stream.has(39)
+    [session] = fleet.sessions._table
     await eventually(lambda: gated.step_gate.held)
     way.swallow()
     gated.step_gate.open()
@@ -156,6 +157,7 @@ async def test_the_last_token_lost_with_the_connection_is_noticed_soon(
     way.heal()
     async with asyncio.timeout(10):
         await stream.is_unbroken()
+    assert session.moves == 0
 
 
 async def test_a_gateway_that_hears_nothing_takes_nobody_for_dead(make_fleet: MakeFleet, clients: Tasks, way: CutProxy):
@@ -169,3 +171,4 @@ async def test_a_gateway_that_hears_nothing_takes_nobody_for_dead(make_fleet: Ma
     assert session.moves == 0
     way.heal()
     await stream.is_unbroken()
+    assert session.moves == 0

@@ -57,6 +57,6 @@ async def test_streams_go_on_and_every_connection_moves(fleet: Fleet, nodes: lis
     assert links.control._client.connected_url.port != nodes[0].port
     assert links.kv._link.stream is not None
     assert links.kv._link.stream.address.port != nodes[0].port
-    # What was inside the node is lost: a gap among the tokens moves the session once.
+    # Beats are quick here: a worker that first dials the dead node again may be taken for dead.
     assert max(session.moves for session in sessions) <= 1
     assert await fleet.generate(list(range(40)), 16)
