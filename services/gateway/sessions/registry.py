@@ -35,7 +35,7 @@ from shared.bus.liveness import Liveness
 from shared.bus.memory_stream import StreamLimits
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import BatonError, EngineFailed, ProtocolError
+from shared.errors import BatonError, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_gateway import HeldSessions, StillHeld, Taken, TokenBatch, TokenFrame
 from shared.protocol.wire import decode
@@ -261,8 +261,8 @@ class Sessions:
         except ProtocolError as error:
             logger.warning("token frame refused: %s", error, extra={"session": session.id})
             return
-        if frame.error is not None and frame.error.code == EngineFailed.code and frame.epoch == session.epoch:
-            self.suspicion.engine_failed(session, worker)
+        if frame.error is not None and frame.epoch == session.epoch:
+            self.suspicion.failed(session, worker, frame.error.code)
         self.suspicion.progressed(session)
 
     def _verify(self) -> None:

@@ -19,7 +19,7 @@ from services.gateway.sessions.watch import LostWorker
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import DeadlineExceeded, ProtocolError
+from shared.errors import DeadlineExceeded, EngineFailed, HandoffFailed, ProtocolError
 from shared.protocol import subjects
 from shared.protocol.to_gateway import PromptQuarantined
 from shared.protocol.wire import decode
@@ -88,8 +88,24 @@ class Suspicion:
         for session in inside:
             self._strike(session, strike, proven=alone and session.trial and worker.role in session.began)
 
-    def engine_failed(self, session: Session, worker: str) -> None:
-        """The engine of `worker` raised for this session and served the others."""
+    def failed(self, session: Session, worker: str, code: str) -> None:
+        """`worker` has ended the present epoch of `session` with an error."""
+        if code == EngineFailed.code:
+            self._engine_failed(session, worker)
+        elif code == HandoffFailed.code:
+            self._prefill_stalled(session, worker)
+
+    def _prefill_stalled(self, session: Session, worker: str) -> None:
+        """Decode has given up on a prefill that had begun and sends nothing: it hangs, and will be ended for that."""
+        placed = session.placed
+        if placed is None or worker != placed.decode or session.epoch_tokens or Role.PREFILL not in session.began:
+            return
+        prefill = (Role.PREFILL, placed.prefill)
+        boot = session.heard.get(prefill, "")
+        self.lost(LostWorker("prefill sends nothing", *prefill, boot, silent=False), [session])
+
+    def _engine_failed(self, session: Session, worker: str) -> None:
+        """It raised for this session and served the others."""
         # Where the session is placed may not be known yet: the worker was quicker than the scheduler's answer.
         role = Role.PREFILL if self._fleet.boot(Role.DECODE, worker) is None else Role.DECODE
         boot = self._fleet.boot(role, worker) or ""

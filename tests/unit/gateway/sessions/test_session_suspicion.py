@@ -14,7 +14,7 @@ from services.gateway.sessions.watch import LostWorker
 from shared.bus.liveness import Liveness
 from shared.bus.outbox import Outbox
 from shared.core import Role
-from shared.errors import DeadlineExceeded, Draining, Quarantined
+from shared.errors import DeadlineExceeded, Draining, EngineFailed, HandoffFailed, Quarantined
 from shared.protocol import subjects
 from shared.protocol.to_gateway import PromptQuarantined
 from shared.protocol.wire import decode, encode
@@ -179,15 +179,29 @@ async def test_a_death_beside_another_suspect_proves_nothing(gateway: Gateway):
 
 async def test_an_engine_that_raises_for_one_on_two_workers_is_proof(gateway: Gateway):
     session = await gateway.placed(began=[Role.PREFILL])
-    gateway.suspicion.engine_failed(session, "p0")
+    gateway.suspicion.failed(session, "p0", EngineFailed.code)
     session.begin_epoch(1)
     session.place(placed())
-    gateway.suspicion.engine_failed(session, "p0")
+    gateway.suspicion.failed(session, "p0", EngineFailed.code)
     assert not gateway.refuses(session), "the same worker once more"
     session.begin_epoch(2)
     session.place(placed().__class__(session="0" * 32, epoch=2, prefill="p1", decode="d0", queue_ms=1.0))
-    gateway.suspicion.engine_failed(session, "p1")
+    gateway.suspicion.failed(session, "p1", EngineFailed.code)
     assert gateway.refuses(session)
+
+
+async def test_a_prefill_that_has_begun_and_sends_nothing_is_struck(gateway: Gateway):
+    sessions = [
+        await gateway.placed(1, began=[Role.PREFILL]),
+        await gateway.placed(2),
+        await gateway.placed(3, tokens=1),
+    ]
+    for session in sessions:
+        gateway.suspicion.failed(session, "d0", HandoffFailed.code)
+        gateway.suspicion.failed(session, "p0", HandoffFailed.code)
+        session.begin_epoch(1)
+        await gateway.suspicion.admit(session)
+    assert [session.trial for session in sessions] == [True, False, False]
 
 
 async def test_the_same_prompt_of_another_client_is_tried_and_refused_alike(gateway: Gateway):
@@ -203,8 +217,8 @@ async def test_the_same_prompt_of_another_client_is_tried_and_refused_alike(gate
 
 async def test_other_gateways_of_the_model_are_told(gateway: Gateway):
     session = await gateway.placed(began=[Role.PREFILL])
-    gateway.suspicion.engine_failed(session, "p0")
-    gateway.suspicion.engine_failed(session, "p1")
+    gateway.suspicion.failed(session, "p0", EngineFailed.code)
+    gateway.suspicion.failed(session, "p1", EngineFailed.code)
     async with Tasks("outbox") as tasks:
         tasks.start(gateway.outbox.run(), name="outbox")
         await gateway.outbox.drain()
