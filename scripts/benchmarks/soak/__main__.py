@@ -28,7 +28,7 @@ from shared.runtime.process_settings import EngineKind, LogFormat, LogLevel
 from shared.runtime.settings import cache_folder, process_environment
 
 RATE_PER_S = {EngineKind.FAKE: 4.0, EngineKind.TORCH: 1.0}
-FAULT_EVERY_S = {EngineKind.FAKE: 4.0, EngineKind.TORCH: 12.0}
+FAULT_EVERY_S = {EngineKind.FAKE: 4.0, EngineKind.TORCH: 8.0}
 
 
 def main() -> int:
@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of requests and faults (default: a random one, which is printed)")
     parser.add_argument("--engine", type=EngineKind, choices=list(EngineKind), default=EngineKind.FAKE)
     parser.add_argument("--rate", type=float, help="requests per second (default: 4; with the real model 1)")
-    parser.add_argument("--fault-every", type=float, help="mean seconds between faults (default: 4; real model 12)")
+    parser.add_argument("--fault-every", type=float, help="mean seconds between faults (default: 4; real model 8)")
     parser.add_argument("--faults", default="", help=f"only these, comma-separated, of: {', '.join(KINDS)}")
     parser.add_argument("--log-dir", default="", help="keep the processes' logs there")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
