@@ -11,7 +11,7 @@ from shared.protocol.to_worker import Repeat
 from shared.protocol.wire import ID_BYTES
 
 KEEP_S = 10.0
-LIMIT = 1 << 15
+LIMIT = 1 << 13
 
 
 class Said:

@@ -12,7 +12,7 @@ from shared.runtime.tasks import Tasks
 from shared.text.tokenizer import Tokenizer
 
 from .engines import MODEL, engine
-from .fleet import Fleet, FleetShape, eventually
+from .fleet import GATEWAY, Fleet, FleetShape, eventually
 from .stream import Stream
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,9 +24,9 @@ def nodes(tmp_path: Path) -> Iterator[list[NatsNode]]:
         yield nodes
 
 
-@pytest.fixture(params=[(), ("d0",), ("p0",)], ids=["all", "decode", "prefill"])
+@pytest.fixture(params=[(), ("d0",), ("p0",), (GATEWAY,)], ids=["all", "decode", "prefill", "gateway"])
 async def fleet(nodes: list[NatsNode], tokenizer: Tokenizer, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
-    """The first node has only the worker that is named, or all."""
+    """The first node has only whom is named, or all."""
     shape = FleetShape(
         make_prefill=lambda: engine(prefill_token_s=0.002),
         make_decode=lambda: engine(step_s=0.005),
@@ -39,11 +39,12 @@ async def fleet(nodes: list[NatsNode], tokenizer: Tokenizer, request: pytest.Fix
 
 
 async def test_streams_go_on_and_every_connection_moves(fleet: Fleet, nodes: list[NatsNode], clients: Tasks):
-    worker = next(iter(fleet.shape.ways), "d0")
-    links = fleet.links(worker)
-    await eventually(
-        lambda: len(links.control._client._server_pool) == len(links.kv._link._servers._pool) == len(nodes)
-    )
+    there = next(iter(fleet.shape.ways), "d0")
+    control = fleet.bus if there == GATEWAY else fleet.links(there).control
+    await eventually(lambda: len(control._client._server_pool) == len(nodes))
+    if there != GATEWAY:
+        kv = fleet.links(there).kv._link
+        await eventually(lambda: len(kv._servers._pool) == len(nodes))
     decoding = Stream(fleet, clients)
     await decoding.has(20)
     prefilling = Stream(fleet, clients, max_tokens=30, prompt_tokens=400)
@@ -53,10 +54,11 @@ async def test_streams_go_on_and_every_connection_moves(fleet: Fleet, nodes: lis
     nodes[0].kill()
     await decoding.is_unbroken()
     await prefilling.is_unbroken()
-    assert links.control.reconnects == 1
-    assert links.control._client.connected_url.port != nodes[0].port
-    assert links.kv._link.stream is not None
-    assert links.kv._link.stream.address.port != nodes[0].port
+    assert control.reconnects == 1
+    assert control._client.connected_url.port != nodes[0].port
+    if there != GATEWAY:
+        assert kv.stream is not None
+        assert kv.stream.address.port != nodes[0].port
     # Beats are quick here: a worker that first dials the dead node again may be taken for dead.
     assert max(session.moves for session in sessions) <= 1
     assert await fleet.generate(list(range(40)), 16)
