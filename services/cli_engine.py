@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from services.cli_process import models_folder
 from shared.engine.contract import Engine
+from shared.engine.load_progress import LoadProgress
 from shared.kv.int8 import Int8Codec
 from shared.models.facts import read_model_facts
 from shared.models.store import ModelFolder, resolve
@@ -50,7 +51,9 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
         kv_bytes=kv_bytes,
         device=settings.device,
         threads=settings.threads,
+        runner=settings.runner,
         prefix_cache=settings.prefix_cache,
+        progress=LoadProgress(model.name),
         cache=models_folder(settings),
     )
     engine.warm_up()

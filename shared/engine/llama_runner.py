@@ -21,6 +21,7 @@ from shared.engine.llama_native import NativeOps
 from shared.engine.llama_ops import LlamaOps, TorchOps
 from shared.engine.llama_rope import angle_tables
 from shared.engine.llama_weights import LlamaWeights, read_weights
+from shared.engine.load_progress import OnProgress, nobody
 from shared.engine.packed import PackedBatch
 from shared.engine.runner import AnyKernels
 
@@ -32,10 +33,12 @@ class LlamaModel:
         self.config, self.weights, self.dtype = config, weights, dtype
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> LlamaModel:
+    def load(
+        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, progress: OnProgress = nobody
+    ) -> LlamaModel:
         """Raises UnsupportedModel for a model that is not known in every detail."""
         config = read_config(checkpoint.config)
-        return cls(config, read_weights(checkpoint.weights, config, dtype, device), dtype)
+        return cls(config, read_weights(checkpoint.weights, config, dtype, device, progress), dtype)
 
     @property
     def vocab_size(self) -> int:

@@ -6,7 +6,7 @@ and every expected one must be there. Knows no forward pass; `llama_runner` call
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from shared.engine import linear
 from shared.engine.llama_config import LlamaConfig
+from shared.engine.load_progress import OnProgress, nobody
 from shared.errors import UnsupportedModel
 
 _PLAIN_DTYPES = {"F32", "F16", "BF16"}
@@ -64,7 +65,13 @@ class LlamaWeights:
     head: Matrix
 
 
-def read_weights(files: Sequence[Path], config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> LlamaWeights:
+def read_weights(
+    files: Sequence[Path],
+    config: LlamaConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: OnProgress = nobody,
+) -> LlamaWeights:
     """Read `files`. Raises UnsupportedModel when they hold anything but the tensors of `config`, once each."""
     with ExitStack() as stack:
         tensors = _open(files, stack)
@@ -73,7 +80,7 @@ def read_weights(files: Sequence[Path], config: LlamaConfig, dtype: torch.dtype,
         embedding = reader.read("model.embed_tokens.weight")
         return LlamaWeights(
             embedding=embedding,
-            layers=tuple(_layer(reader, f"model.layers.{index}", config) for index in range(config.layers)),
+            layers=tuple(_layers(reader, config, progress)),
             final_norm=reader.read("model.norm.weight"),
             head=Matrix(embedding if config.tied else reader.read("lm_head.weight"), None),
         )
@@ -145,6 +152,12 @@ class _Reader:
         weight = torch.cat([self.read(f"{layer}.{name}.weight") for name in names])
         bias = torch.cat([self.read(f"{layer}.{name}.bias") for name in names]) if biased else None
         return Matrix(weight, bias)
+
+
+def _layers(reader: _Reader, config: LlamaConfig, progress: OnProgress) -> Iterator[LayerWeights]:
+    for index in range(config.layers):
+        yield _layer(reader, f"model.layers.{index}", config)
+        progress("layers read and packed", index + 1, config.layers)
 
 
 def _layer(reader: _Reader, layer: str, config: LlamaConfig) -> LayerWeights:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -19,19 +18,13 @@ from shared.engine.checkpoint import Checkpoint
 from shared.engine.cuda.attention import PagedAttention
 from shared.engine.cuda.kernels import PagedKernels
 from shared.engine.kv_memory import KvMemory
+from shared.engine.load_progress import OnProgress, nobody
 from shared.engine.packed import PackedBatch
 from shared.engine.runner import AnyKernels, Runner
+from shared.engine.runner_kind import RunnerKind
 from shared.errors import UnsupportedModel
 
 _log = logging.getLogger(__name__)
-
-
-class RunnerKind(enum.StrEnum):
-    """What may run a model. `AUTO` takes the fused runner where it can."""
-
-    AUTO = "auto"
-    FUSED = "fused"
-    GENERAL = "general"
 
 
 class LoadedModel(Protocol):
@@ -53,14 +46,20 @@ class LoadedModel(Protocol):
         """What computes logits, on that memory; without `kernels`, in torch calls alone."""
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, kind: RunnerKind) -> LoadedModel:
+def load_model(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: RunnerKind,
+    progress: OnProgress = nobody,
+) -> LoadedModel:
     """Raises UnsupportedModel for a model that `kind` does not honour exactly."""
     if kind is RunnerKind.GENERAL:
         return _GeneralModel(checkpoint, dtype, device)
     from shared.engine.llama_runner import LlamaModel  # noqa: PLC0415
 
     try:
-        return LlamaModel.load(checkpoint, dtype, device)
+        return LlamaModel.load(checkpoint, dtype, device, progress)
     except UnsupportedModel as error:
         if kind is RunnerKind.FUSED:
             raise

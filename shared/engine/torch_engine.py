@@ -21,9 +21,11 @@ from shared.engine.arithmetic import arithmetic
 from shared.engine.checkpoint import fingerprint, read_checkpoint
 from shared.engine.contract import KvUsage, OnLayer, PrefillSlice, SequenceSpec
 from shared.engine.kv_memory import BLOCK_TOKENS, KvMemory, KvSpace, whole_blocks
-from shared.engine.model_loading import RunnerKind, load_model
+from shared.engine.load_progress import OnProgress, nobody
+from shared.engine.model_loading import load_model
 from shared.engine.packed import Piece, pack, tell_nobody
 from shared.engine.runner import AnyKernels, Runner
+from shared.engine.runner_kind import RunnerKind
 from shared.engine.sampling import SamplerState, sample
 from shared.errors import ConfigError, ContextExceeded, InvalidRequest
 
@@ -91,6 +93,7 @@ class TorchEngine:
         native_kernels: bool = True,
         prefix_cache: bool = False,
         cache: Path | None = None,
+        progress: OnProgress = nobody,
     ) -> Self:
         """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
 
@@ -107,7 +110,7 @@ class TorchEngine:
         place = cls._place(device)
         torch.set_num_threads(threads)
         checkpoint = read_checkpoint(folder)
-        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner)
+        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress)
         kernels = cls._kernels(model.layout, native_kernels, cache)
         memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
         built = model.runner(memory, kernels)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.bus.settings import BusSettings
+from shared.engine.runner_kind import RunnerKind
 
 
 class LogFormat(enum.StrEnum):
@@ -60,6 +61,10 @@ class WorkerProcessSettings(ModelSettings, frozen=True, kw_only=True):
     )
     dtype: Annotated[str, Meta(description="bfloat16, float16 or float32")] = "bfloat16"
     device: Annotated[str, Meta(description="cpu or cuda")] = "cpu"
+    runner: Annotated[
+        RunnerKind,
+        Meta(description="fused: the fast path; general: transformers' modules; auto: fused for models it knows"),
+    ] = RunnerKind.AUTO
     cores: Annotated[tuple[int, ...], Meta(description="CPU cores this process may use, as 2,3; none: all")] = ()
     threads: Annotated[int, Meta(ge=1, description="threads of the engine")] = 1
     prefix_cache: Annotated[

@@ -19,7 +19,7 @@ from tiny_models import (
     save_tiny,
 )
 
-from shared.engine.model_loading import RunnerKind
+from shared.engine.runner_kind import RunnerKind
 from shared.engine.torch_engine import TorchEngine
 
 TOKENS = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_models import load_engine, open_prompt, prefill_in, random_prompts, save_tiny
 
-from shared.engine.model_loading import RunnerKind
+from shared.engine.runner_kind import RunnerKind
 from shared.errors import UnsupportedModel
 
 _SERVE_WITHOUT_TRANSFORMERS = """

@@ -10,7 +10,7 @@ from tiny_models import ARCHITECTURES, GREEDY, load_engine, random_prompts, save
 from shared.core import KvRegion
 from shared.engine.contract import Engine, PrefillSlice, SequenceSpec
 from shared.engine.fake import FakeEngine, fake_spec
-from shared.engine.model_loading import RunnerKind
+from shared.engine.runner_kind import RunnerKind
 
 PROMPTS = dict(zip("abc", random_prompts([40, 23, 1]), strict=True))
 CALLS = (

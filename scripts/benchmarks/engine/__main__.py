@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.engine.cases import Decode, Prefill
 from benchmarks.engine.floor import Floor
-from shared.engine.model_loading import RunnerKind
+from shared.engine.runner_kind import RunnerKind
 from shared.engine.torch_engine import TorchEngine
 from shared.models.catalogue import DEFAULT_MODEL
 from shared.models.store import resolve
