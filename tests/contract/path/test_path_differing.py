@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("llama", tmp_path_factory.mktemp("tiny"), vocab_size=VOCAB_SIZE)
 
 
-def torch_engine(folder: Path, dtype: str) -> TorchEngine:
-    return TorchEngine.load(folder, name=MODEL, dtype=dtype, kv_bytes=8 << 20)
+def torch_engine(folder: Path, dtype: str, *, prefix_cache: bool = False) -> TorchEngine:
+    return TorchEngine.load(folder, name=MODEL, dtype=dtype, kv_bytes=8 << 20, prefix_cache=prefix_cache)
 
 
 def handed_over(prefill: Engine, decode: Engine, length: int, travel: Callable[[memoryview], memoryview]) -> list[int]:
@@ -100,6 +100,23 @@ async def test_a_decode_that_asks_for_int8_gets_it_and_everybody_says_so(make_fl
         assert timings.kv_bytes == wire_bytes(layout, KvRegion(0, layout.layers, 0, length), KvEncoding.INT8)
     offers = {beat.worker: beat.kv_encodings for beat in fleet.alive() if beat.model}
     assert offers == {"p0": ("int8", "exact"), "d0": ("int8", "exact")}
+
+
+async def test_a_beginning_kept_from_an_int8_hand_over_stays_lossy(make_fleet: MakeFleet, folder: Path):
+    """The second prompt finds the first one's blocks on decode; only the rest is sent."""
+    fleet = await make_fleet(
+        make_prefill=lambda: torch_engine(folder, "bfloat16", prefix_cache=True),
+        make_decode=lambda: torch_engine(folder, "bfloat16", prefix_cache=True),
+        chunk_tokens=256,
+        kv_encoding=KvEncoding.INT8,
+    )
+    first, second = [(await fleet.generate(prompt(150), TOKENS))[-1].timings for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    assert first.kv_bytes is not None
+    assert second.kv_bytes is not None
+    assert second.kv_bytes < first.kv_bytes / 2
+    assert second.kv_encoding == "int8 (lossy)"
 
 
 @pytest.mark.parametrize(
