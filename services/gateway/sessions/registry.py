@@ -18,6 +18,7 @@ import msgspec
 from services.gateway.generation import Delta, GenerationRequest, Resumed
 from services.gateway.journal.journal import Journal
 from services.gateway.kept.sessions import KeptLinks, KeptSessions
+from services.gateway.kept.verifier import Verifier
 from services.gateway.kept.writer import JournalWriter
 from services.gateway.sessions.course import Course
 from services.gateway.sessions.placing import Placing
@@ -46,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.25
 FROZEN_S = 2.0
-VERIFY_ATTEMPTS = 20
-VERIFY_PAUSE_S = 1.0
 
 
 class SessionLinks(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +87,6 @@ class Sessions:
         keep = keep or KeepSettings()
         self._outbox = links.outbox
         self._fleet = links.fleet
-        self._tasks = links.tasks
         self._placing = Placing(
             links.bus,
             links.outbox,
@@ -118,7 +116,7 @@ class Sessions:
             ),
             grace_s=keep.grace_s,
         )
-        self._verifying: asyncio.Task[None] | None = None
+        self._verifier = Verifier(self._kept, links.tasks)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -191,7 +189,7 @@ class Sessions:
         """The gateway's connection is back: what came meanwhile is lost."""
         self._placing.reconnected()
         self._repeats.ask(self._table)
-        self._verify()
+        self._verifier.wanted()
 
     async def write_journal(self) -> None:
         """Task body: keep the journal of resumable sessions."""
@@ -203,7 +201,7 @@ class Sessions:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             if time.monotonic() - looked_s > FROZEN_S:
-                self._verify()
+                self._verifier.wanted()
             looked_s = time.monotonic()
             self._placing.look()
             self._repeats.look(self._table)
@@ -264,18 +262,3 @@ class Sessions:
         if frame.error is not None and frame.epoch == session.epoch:
             self.suspicion.failed(session, worker, frame.error.code)
         self.suspicion.progressed(session)
-
-    def _verify(self) -> None:
-        """This process was cut off, or stood still: others may have gone on."""
-        if self._verifying is None or self._verifying.done():
-            self._verifying = self._tasks.start(self._verified(), name="verify")
-
-    async def _verified(self) -> None:
-        for _ in range(VERIFY_ATTEMPTS):
-            try:
-                await self._kept.verify()
-            except BatonError as error:
-                logger.warning("the journal of resumable sessions cannot be verified: %s", error)
-                await asyncio.sleep(VERIFY_PAUSE_S)
-            else:
-                return
