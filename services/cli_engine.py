@@ -39,7 +39,8 @@ def int8_loader(settings: WorkerProcessSettings) -> Callable[[], Int8Codec]:
 def _native_int8(settings: WorkerProcessSettings) -> Int8Codec:
     from shared.engine import native  # noqa: PLC0415
 
-    kernels = native.load(models_folder(settings))
+    # The engine on the CPU has looked for them before, and said if there are none.
+    kernels = native.load(models_folder(settings), told=settings.device == "cpu")
     return Int8Codec(None if kernels is None else kernels.int8)
 
 

@@ -13,15 +13,16 @@ from shared.engine.native.kernels import Kernels
 _log = logging.getLogger(__name__)
 
 
-def load(cache: Path | None = None) -> Kernels | None:
+def load(cache: Path | None = None, *, told: bool = False) -> Kernels | None:
     """The kernels, built into `cache` (default: `baton` in the user's cache folder) when they are not there yet.
 
-    None, with one line in the log, when this machine cannot build or load them. Blocks for seconds when it builds.
+    None, with one line in the log unless it has been `told`, when this machine cannot build or load them. Blocks for
+    seconds when it builds.
     """
     try:
         return open_library(built_library(cache or Path.home() / ".cache" / "baton"))
     except (BuildFailed, OSError, RuntimeError, AttributeError) as error:
-        _log.warning("no native kernels, the slower path is taken: %s", error)
+        _log.log(logging.DEBUG if told else logging.WARNING, "no native kernels, the slower path is taken: %s", error)
         return None
 
 

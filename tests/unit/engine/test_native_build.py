@@ -96,6 +96,14 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
 
 
 @needs_compiler
+def test_who_has_been_told_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert native.load(tmp_path, told=True) is None
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "native").write_text("a file where the folder should be")
     assert native.load(tmp_path) is None
