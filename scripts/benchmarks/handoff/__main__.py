@@ -50,10 +50,9 @@ def _print_head() -> None:
 
 
 def _print_speeds(one: Measured) -> None:
-    columns = [_spread(one.gb_per_s[way]) for way in Way]
-    cpu = " / ".join(
-        "+".join(f"{part:.2f}" for part in one.cpu_s_per_gb[way]) for way in (Way.RAW, Way.BATON, Way.INT8)
-    )
+    columns = [_spread(one.gb_per_s[way]) if way in one.gb_per_s else "-" for way in Way]
+    counted = [way for way in (Way.RAW, Way.BATON, Way.INT8) if way in one.cpu_s_per_gb]
+    cpu = " / ".join("+".join(f"{part:.2f}" for part in one.cpu_s_per_gb[way]) for way in counted)
     row = " ".join(f"{column:>19}" for column in (*columns, _spread(one.ratios(Way.BATON))))
     print(f"{one.chunk_bytes >> 10:>5} KiB {one.lanes:>7} {row}  {cpu}", flush=True)
 
