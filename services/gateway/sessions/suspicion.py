@@ -154,7 +154,9 @@ def _inside(role: Role, sessions: Sequence[Session]) -> list[Session]:
     """Those the engine had in hand and had not brought through yet."""
     running = [session for session in sessions if not session.finished]
     if role is Role.DECODE:
-        return [session for session in running if session.epoch_tokens == 1]
+        new = [session for session in running if session.epoch_tokens == 1]
+        # One on trial steps alone, and says so: those that wait for their own first step meanwhile have no part in it.
+        return [session for session in new if Role.DECODE in session.began] or new
     untouched = [session for session in running if session.epoch_tokens == 0]
     begun = [session for session in untouched if Role.PREFILL in session.began]
     # A worker may end before its notice is out. Prompts are taken up roughly as they came.

@@ -94,6 +94,19 @@ async def test_decode_is_blamed_on_who_has_no_token_of_it_yet(gateway: Gateway):
     assert gateway.refuses(session)
 
 
+async def test_streams_that_moved_to_where_another_is_tried_are_no_alibi(gateway: Gateway):
+    session = await gateway.placed(1, tokens=1, began=[Role.PREFILL])
+    gateway.dies(Role.DECODE, session, boot="b0")
+    await gateway.suspicion.admit(session)
+    session.place(placed())
+    gateway.get(session, tokens=1, began=[Role.PREFILL, Role.DECODE])
+    moved = await gateway.placed(2, tokens=1, began=[Role.PREFILL])
+    gateway.dies(Role.DECODE, session, moved, boot="b1")
+    assert gateway.refuses(session)
+    await gateway.suspicion.admit(moved)
+    assert not moved.trial
+
+
 async def test_streams_that_run_are_never_suspected(gateway: Gateway):
     session = await gateway.placed(tokens=5, began=[Role.PREFILL])
     for boot in range(10):
