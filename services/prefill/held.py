@@ -20,6 +20,7 @@ from shared.runtime.tasks import Tasks
 from shared.runtime.worker_links import WorkerLinks
 
 RENEW_CLAIM_S = 5.0
+_NOT_COMPUTED = (RunState.QUEUED, RunState.COMPUTING)
 
 
 class Held:
@@ -95,8 +96,11 @@ class HeldRuns:
         self._links.control_out.post(subjects.cancel(Role.DECODE, run.order.decode), cancel)
 
     def renew_claim(self, held: Held, now_s: float) -> None:
-        """Decode gives up a claim it hears nothing of; one that waits in the queue here is still wanted."""
-        if held.run.state is not RunState.QUEUED or now_s - held.claim_renewed_s <= RENEW_CLAIM_S:
+        """Decode gives up a claim it hears nothing of; one that waits or is computed here is still wanted.
+
+        It may be long until the first token is computed that decode does not have.
+        """
+        if held.run.state not in _NOT_COMPUTED or now_s - held.claim_renewed_s <= RENEW_CLAIM_S:
             return
         held.claim_renewed_s = now_s
         order = held.run.order
