@@ -18,6 +18,7 @@ from shared.protocol.wire import ID_BYTES, unpack_ids
 
 BLOCK_TOKENS = 64
 REMEMBERED = 65536
+HOLDERS = 64
 
 
 class WorkerStart(msgspec.Struct, frozen=True):
@@ -47,22 +48,27 @@ def beginnings(prompt_ids: bytes, salt: str) -> list[bytes]:
 
 
 class PrefixAffinity:
-    """Remembers, for the last `remembered` blocks used, who has had them."""
+    """Remembers, for the last `remembered` blocks used, which `HOLDERS` workers have had them of late."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._holders: OrderedDict[bytes, set[WorkerStart]] = OrderedDict()
+        self._holders: OrderedDict[bytes, dict[tuple[Role, str], WorkerStart]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._holders)
 
     def note(self, names: Sequence[bytes], *holders: WorkerStart) -> None:
-        """A prompt of these blocks was placed on `holders`. The deepest block is the first to be forgotten."""
+        """A prompt of these blocks was placed on `holders`. The deepest block is the first to be forgotten.
+
+        A worker's earlier start is forgotten at once. One that never comes back makes room for those that do.
+        """
         for name in reversed(names):
-            known = self._holders.setdefault(name, set())
-            lives_before = {one for one in known if any(_replaces(new, one) for new in holders)}
-            known -= lives_before
-            known.update(holders)
+            known = self._holders.setdefault(name, {})
+            for one in holders:
+                known.pop((one.role, one.worker), None)
+                known[one.role, one.worker] = one
+            while len(known) > HOLDERS:
+                del known[next(iter(known))]
             self._holders.move_to_end(name)
         while len(self._holders) > self._remembered:
             self._holders.popitem(last=False)
@@ -71,12 +77,9 @@ class PrefixAffinity:
         """How many tokens of the beginning each worker has had without a gap."""
         depths: dict[WorkerStart, int] = {}
         for depth, name in enumerate(names):
-            unbroken = [one for one in self._holders.get(name, ()) if depths.get(one, 0) == depth]
+            known = self._holders.get(name, {})
+            unbroken = [one for one in known.values() if depths.get(one, 0) == depth]
             if not unbroken:
                 break
             depths.update((one, depth + 1) for one in unbroken)
         return {one: blocks * BLOCK_TOKENS for one, blocks in depths.items()}
-
-
-def _replaces(new: WorkerStart, old: WorkerStart) -> bool:
-    return (new.role, new.worker) == (old.role, old.worker) and new.boot != old.boot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler_words import MODEL, ScriptedWorkers, decode_beat, fleet_of, prefill_beat, request
 
-from services.scheduler.affinity import BLOCK_TOKENS, PrefixAffinity, WorkerStart, beginnings, start_of
+from services.scheduler.affinity import BLOCK_TOKENS, HOLDERS, PrefixAffinity, WorkerStart, beginnings, start_of
 from services.scheduler.placer import Placer
 from shared.core import Role
 from shared.protocol.wire import pack_ids
@@ -50,6 +50,17 @@ def test_memory_is_bounded_and_the_deepest_blocks_go_first():
     affinity.note(beginnings(pack_ids(range(5000, 5000 + 4 * BLOCK_TOKENS + 1)), ""), OTHER)
     assert len(affinity) == 6
     assert affinity.cached(names(len(LONG))) == {ONE: 2 * BLOCK_TOKENS}
+
+
+def test_workers_that_come_and_go_under_new_names_do_not_pile_up():
+    affinity = PrefixAffinity()
+    lives = [WorkerStart(Role.PREFILL, f"p{number}", "boot") for number in range(2 * HOLDERS)]
+    affinity.note(names(len(LONG)), ONE)
+    for life in lives:
+        affinity.note(names(BLOCK_TOKENS + 1), ONE)
+        affinity.note(names(BLOCK_TOKENS + 1), life)
+    assert set(affinity.cached(names(BLOCK_TOKENS + 1))) == {ONE, *lives[-HOLDERS + 1 :]}
+    assert affinity.cached(names(len(LONG)))[ONE] == len(LONG) - 1
 
 
 def test_the_prefill_that_has_least_left_to_compute_comes_first():
