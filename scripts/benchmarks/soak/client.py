@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from benchmarks.soak.diary import Diary
-from benchmarks.soak.ends import Failed, Forgotten, Hopped, Lost, Refused
+from benchmarks.soak.ends import Failed, Forgotten, Hopped, Lost, Refused, Unanswered
 from benchmarks.soak.fleet import Fleet
 from benchmarks.soak.record import Record, Token
 from benchmarks.soak.request import Door, LoadRequest
@@ -120,6 +120,9 @@ class Client:
             case Hopped():
                 self._go_on_or_begin(can_go_on=True)
                 return 0.0
+            case Unanswered() if self._fleet.stops(self._gateway, self._asked_s):
+                self._tally.refused += 1
+                return self._dice.uniform(0.1, 0.5)
             case Lost() if self._fleet.explains_loss(self._request.door, self._gateway, self._asked_s):
                 self._diary.note(f"{self._name} lost with {self._gateway}, as it must: {error}")
                 self._go_on_or_begin(can_go_on=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused, ended_by
+from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused, Unanswered, ended_by
 from benchmarks.soak.record import Record
 from benchmarks.soak.request import LoadRequest
 
@@ -27,6 +27,7 @@ class SseDoor:
 
     async def ask(self, url: str, request: LoadRequest, record: Record) -> None:
         """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
+        answered = False
         try:
             async with self._open(url, request, record) as answer:
                 if answer.status == ENDED:
@@ -34,12 +35,13 @@ class SseDoor:
                     return
                 if answer.status != OK:
                     raise await _refusal(answer)
+                answered = True
                 record.session = answer.headers.get(SESSION, record.session)
                 await self._read(answer.content, request, record)
         except aiohttp.ClientConnectorError as error:
             raise Refused(f"no gateway: {error}", RETRY_AFTER_S) from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Lost(f"{type(error).__name__}: {error}") from error
+            raise (Lost if answered else Unanswered)(f"{type(error).__name__}: {error}") from error
 
     def _open(
         self, url: str, request: LoadRequest, record: Record

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused
+from benchmarks.soak.ends import RETRY_AFTER_S, Failed, Lost, Refused, Unanswered
 from benchmarks.soak.events import take_event
 from benchmarks.soak.record import Record
 from benchmarks.soak.request import LoadRequest
@@ -21,8 +21,10 @@ class WebSocketDoor:
 
     async def ask(self, url: str, request: LoadRequest, record: Record) -> None:
         """Return when the stream has ended well or the client has left it. Raises Refused, Lost, Failed."""
+        answered = False
         try:
             async with self._http.ws_connect(f"{url}/v1/stream") as socket:
+                answered = True
                 await socket.send_json({"id": "a", **_message(request, record)})
                 await self._read(socket, request, record)
         except aiohttp.ClientConnectorError as error:
@@ -30,7 +32,7 @@ class WebSocketDoor:
         except aiohttp.WSServerHandshakeError as error:
             raise _refusal(error) from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Lost(f"{type(error).__name__}: {error}") from error
+            raise (Lost if answered else Unanswered)(f"{type(error).__name__}: {error}") from error
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse, request: LoadRequest, record: Record) -> None:
         left = False

@@ -15,6 +15,10 @@ class Lost(Exception):
     """The connection to the gateway, or the client's own to NATS, is gone, and the stream with it."""
 
 
+class Unanswered(Lost):
+    """The connection broke before a word of the answer: a gateway that stops may not have read the request."""
+
+
 class Hopped(Lost):
     """The client dropped its connection on purpose."""
 

@@ -120,6 +120,11 @@ class Fleet:
         suspects = [NATS, *self.http_urls]
         return any(self.parts[name].broken_s >= since_s - LOSS_SHOWS_S for name in suspects)
 
+    def stops(self, gateway: str, since_s: float) -> bool:
+        """Whether it has ended since, or is about to: it was asked to."""
+        part = self.parts[gateway]
+        return part.changed_s >= since_s or (part.stop_asked and not part.frozen)
+
     def explains_oblivion(self, since_s: float) -> bool:
         """Whether the journal of a session that began at `since_s` may be lost: with NATS, and with its gateway."""
         return self.parts[NATS].broken_s >= since_s and any(

@@ -48,6 +48,11 @@ class Part:
         self._stopping = asyncio.Event()
 
     @property
+    def stop_asked(self) -> bool:
+        """Whether it was sent SIGTERM and has not ended since."""
+        return self.runs and 0 in self._asked
+
+    @property
     def runs(self) -> bool:
         return self._child is not None and self._child.exit_code is None
 

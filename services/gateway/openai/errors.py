@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from services.gateway.openai.body import check_length, too_large
 from services.gateway.openai.request_id import check_request_id, request_id_of
-from shared.errors import BatonError, Cancelled, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
+from shared.errors import BatonError, Cancelled, Draining, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def error_response(error: BatonError) -> web.Response:
     response = web.Response(status=error.http_status, body=error_body(error), content_type="application/json")
     if error.retry_after_ms is not None:
         response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_ms / 1000))
-    if isinstance(error, PayloadTooLarge):
+    if isinstance(error, PayloadTooLarge | Draining):
+        # A gateway that stops closes its connections: the next request must not be sent on one.
         response.force_close()
     return response
 

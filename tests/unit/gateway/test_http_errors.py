@@ -118,6 +118,16 @@ class TestOtherDoors:
             assert (await response.json())["error"]["message"] == "not from there"
 
 
+@pytest.mark.parametrize(("error", "closes"), [(Draining("going"), True), (Overloaded("full"), False)])
+async def test_a_gateway_that_stops_closes_the_connection_it_refuses_on(
+    http: aiohttp.ClientSession, generator: ScriptedGenerator, error: Exception, *, closes: bool
+) -> None:
+    """Else the client sends its next request on it, into the void."""
+    generator.script = fails(error)
+    async with http.post("/v1/completions", json=COMPLETION) as response:
+        assert (response.headers.get("Connection") == "close") is closes
+
+
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
