@@ -10,15 +10,14 @@ import pytest
 from services.prefill.handoff import HandoffBus
 from shared.bus.connection import Bus
 from shared.bus.outbox import Outbox
-from shared.protocol import subjects
-from shared.protocol.to_gateway import HandoffReport, TokenBatch
 from shared.protocol.to_prefill import Credit, Imported, Nack
-from shared.protocol.wire import Message, decode
+from shared.protocol.wire import Message
 
 from .conftest import MakeFleet
 from .engines import engine
-from .fleet import GATEWAY, Fleet, colocated, token_ids
+from .fleet import Fleet, colocated, token_ids
 from .prompts import prompt
+from .reports import handoff_reports
 
 
 class Losing:
@@ -66,22 +65,10 @@ async def tokens_are_right(fleet: Fleet, length: int = 300) -> None:
     assert token_ids(deltas) == colocated(engine(), prompt(length), 12)[0]
 
 
-async def reports(bus: Bus) -> list[HandoffReport]:
-    """The hand-off reports that the gateway will hear."""
-    heard: list[HandoffReport] = []
-
-    def listener(_subject: str, data: bytes) -> None:
-        heard.extend(frame.handoff for frame in decode(TokenBatch, data).frames if frame.handoff is not None)
-
-    await bus.listen(subjects.tokens(GATEWAY), listener)
-    await bus.flush()
-    return heard
-
-
 @pytest.mark.parametrize("every", [2, 3, 7])
 async def test_lost_chunks_are_asked_for_again(make_fleet: MakeFleet, losing: Losing, outsider: Bus, every: int):
     fleet = await make_fleet(chunk_bytes=2048)
-    heard = await reports(outsider)
+    heard = await handoff_reports(outsider)
     losing.sends("chunk", lambda number: number % every == 0)
     await tokens_are_right(fleet)
     await fleet.at_rest()

@@ -9,11 +9,13 @@ import pytest
 
 from services.gateway.generation import Delta, Timings
 from services.scheduler.fleet import Fleet as SchedulerFleet
+from shared.bus.connection import Bus
 
 from .conftest import MakeFleet
 from .engines import GatedEngine, engine, prefix_engine
 from .fleet import Fleet, colocated, eventually, token_ids
 from .prompts import prompt
+from .reports import handoff_reports
 
 BLOCK = 16
 TOKEN_BYTES = engine().spec.layout.token_bytes
@@ -71,13 +73,19 @@ async def test_salts_share_nothing(caching: Fleet):
         assert timings_of(deltas).kv_bytes == 160 * TOKEN_BYTES
 
 
-async def test_what_only_prefill_has_is_sent_from_its_cache(make_fleet: MakeFleet):
+async def test_what_only_prefill_has_is_sent_from_its_cache(make_fleet: MakeFleet, outsider: Bus):
+    """At once, and not only when decode asks for what is missing."""
     fleet = await make_fleet(make_prefill=prefix_engine, make_decode=engine)
     await fleet.generate(prompt(160), 8)
+    await fleet.at_rest()
+    heard = await handoff_reports(outsider)
     again = await fleet.generate(prompt(170), 8)
     assert token_ids(again) == colocated(engine(), prompt(170), 8)[0]
     assert timings_of(again).cached_tokens == 160
     assert timings_of(again).kv_bytes == 170 * TOKEN_BYTES
+    await fleet.at_rest()
+    await outsider.flush()
+    assert [report.resent_chunks for report in heard] == [0, 0]
 
 
 async def test_what_only_decode_has_is_computed_and_not_sent(make_fleet: MakeFleet):

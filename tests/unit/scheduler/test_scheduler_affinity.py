@@ -99,3 +99,17 @@ async def test_the_next_turn_goes_where_the_last_one_was():
     assert second is not None
     assert (second.prefill, second.decode) == ("p1", "d1")
     assert {order.cache_salt for order in workers.runs} == {""}
+
+
+async def test_what_is_cached_of_a_prompt_is_no_load():
+    """A worker that has the beginning gets one prompt after the other before it has said anything of them."""
+    workers = ScriptedWorkers()
+    workers.boot = "boot"
+    beats = [decode_beat("d0", kv_total_bytes=10_000, kv_free_bytes=10_000), prefill_beat("p0"), prefill_beat("p1")]
+    fleet = fleet_of(*beats)
+    placer = Placer(fleet, workers)
+    await placer.place(request(0, prompt_ids=pack_ids(LONG[:300])), 5000)
+    for beat in beats:
+        fleet.hear(beat)
+    placements = [await placer.place(request(turn, prompt_ids=pack_ids(LONG[:300])), 5000) for turn in range(1, 4)]
+    assert [placement.prefill for placement in placements if placement is not None] == ["p0"] * 3
