@@ -23,7 +23,10 @@ class Workers(Protocol):
 
 
 class BusWorkers:
-    """Workers over NATS. `timeout_s` is how long one may take to answer."""
+    """Workers over NATS. `timeout_s` is how long one may take to answer.
+
+    What is asked comes after all cancels: one of the same session and epoch would end what has just been granted.
+    """
 
     def __init__(self, bus: Bus, outbox: Outbox, timeout_s: float) -> None:
         self._bus = bus
@@ -31,9 +34,11 @@ class BusWorkers:
         self._timeout_s = timeout_s
 
     async def claim(self, worker: str, claim: Claim) -> ClaimGranted:
+        await self._outbox.drain()
         return await self._bus.request(subjects.claim(worker), claim, ClaimGranted, self._timeout_s)
 
     async def run(self, worker: str, run: RunPrefill) -> RunAccepted:
+        await self._outbox.drain()
         return await self._bus.request(subjects.run(worker), run, RunAccepted, self._timeout_s)
 
     def cancel(self, role: Role, worker: str, cancel: Cancel) -> None:

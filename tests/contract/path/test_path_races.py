@@ -69,6 +69,19 @@ async def test_a_claim_taken_back_may_come_again_in_its_epoch(fleet: Fleet, sche
     await scheduler.cancel(order, fence=True)
 
 
+async def test_a_claim_right_behind_its_cancel_holds_a_session_of_its_own(fleet: Fleet, outsider: Bus):
+    for _ in range(20):
+        order = claim()
+        first = await outsider.request(subjects.claim("d0"), order, ClaimGranted, 5.0)
+        back = Cancel(session=order.session, epoch=0, fence=False)
+        await outsider.send(subjects.cancel(Role.DECODE, "d0"), back)
+        again = await outsider.request(subjects.claim("d0"), order, ClaimGranted, 5.0)
+        assert again.transfer != first.transfer
+        assert fleet.sessions_on("d0") == 1
+        await outsider.send(subjects.cancel(Role.DECODE, "d0"), back)
+    await fleet.at_rest(within_s=1)
+
+
 @pytest.mark.parametrize("fence", [True, False])
 async def test_a_cancel_right_behind_its_claim_ends_it(fleet: Fleet, scheduler: Scheduler, fence: bool):
     order = claim()
