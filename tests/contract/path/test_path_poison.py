@@ -12,7 +12,7 @@ from shared.errors import EngineFailed, Quarantined
 from shared.runtime.tasks import Tasks
 
 from .conftest import MakeFleet
-from .engines import engine, spec
+from .engines import GatedEngine, engine, spec
 from .fleet import Fleet, colocated, eventually, token_ids
 from .prompts import prompt
 
@@ -76,3 +76,29 @@ async def test_an_engine_that_fails_on_everyone_ends_its_worker(make_fleet: Make
     assert [type(failure) for failure in fleet.failures] == [EngineFailed]
     fleet.failures.clear()
     await fleet.stop_worker("p0")
+
+
+async def test_workers_that_end_at_its_first_step_convict_it_and_nobody_who_waits_there(
+    make_fleet: MakeFleet, clients: Tasks
+):
+    gated = [GatedEngine(), GatedEngine()]
+    ready = iter([*gated, engine()])
+    fleet = await make_fleet(make_decode=lambda: next(ready))
+    for each in gated:
+        each.step_gate.shut()
+    bad = clients.start(fleet.generate(BAD, 10), name="bad")
+    await gated[0].step_gate.reached.wait()
+    await fleet.start_decode("d1")
+    await fleet.ready()
+    await fleet.lose_worker("d0")
+    await gated[1].step_gate.reached.wait()
+    beside = clients.start(is_whole(fleet, 1), name="beside")
+    await eventually(lambda: fleet.sessions_on("d1") == 2 and not fleet.sessions_on("p0"))
+    await fleet.start_decode("d2")
+    await fleet.ready()
+    await fleet.lose_worker("d1")
+    with pytest.raises(Quarantined):
+        await bad
+    assert await beside
+    for each in gated:
+        each.step_gate.open()
