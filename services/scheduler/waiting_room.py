@@ -92,20 +92,24 @@ class WaitingRoom:
         """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
         if not request.epoch:
             return next(self._numbers)
-        older = [
-            ticket
-            for (session, epoch), ticket in self._inside.items()
-            if session == request.session and epoch < request.epoch
-        ]
+        older = self._up_to(request.session, request.epoch - 1)
         for ticket in older:
             ticket.end(Cancelled(f"session {request.session} is asked for in epoch {request.epoch}"))
         return min(ticket.number for ticket in older) if older else next(self._numbers)
 
     def cancel(self, session: str, epoch: int) -> None:
-        """Let a request that waits here go. One that is being placed right now is the caller's to undo."""
-        ticket = self._inside.get((session, epoch))
-        if ticket is not None:
+        """Let a request that waits here go, in `epoch` or an older one: who cancels may not know in which it waits.
+
+        One that is being placed right now is the caller's to undo.
+        """
+        for ticket in self._up_to(session, epoch):
             ticket.end(Cancelled(f"session {session} was cancelled while it waited"))
+
+    def _up_to(self, session: str, epoch: int) -> list[Ticket]:
+        """Those of `session` in `epoch` and older ones."""
+        return [
+            ticket for (other, waiting), ticket in self._inside.items() if other == session and waiting <= epoch
+        ]
 
     def close(self) -> None:
         """Let all that wait go, with an error that makes their gateways ask another scheduler."""

@@ -262,12 +262,23 @@ async def test_a_cancel_ends_the_wait_wherever_in_the_queue(room: WaitingRoom, s
     assert empty(room)
 
 
-async def test_a_cancel_of_another_epoch_or_of_nobody_changes_nothing(room: WaitingRoom, tasks: Tasks) -> None:
-    (waiting,) = await enter(room, tasks, 1)
-    room.cancel(request(1).session, 1)
-    room.cancel(request(2).session, 0)
+async def test_a_cancel_of_an_older_epoch_or_of_nobody_changes_nothing(room: WaitingRoom, tasks: Tasks) -> None:
+    waiting = tasks.start(outcome(room, request(1, epoch=1)), name="1.1")
+    await settle()
+    room.cancel(request(1).session, 0)
+    room.cancel(request(2).session, 1)
     await settle()
     assert not waiting.done()
+
+
+async def test_a_cancel_of_a_later_epoch_ends_the_wait_too(room: WaitingRoom, seats: Seats, tasks: Tasks) -> None:
+    """Who takes a session over shuts all epochs of its dead gateway out, and knows none of them."""
+    (waiting,) = await enter(room, tasks, 1)
+    room.cancel(request(1).session, 1 << 16)
+    await settle()
+    assert isinstance(waiting.result(), Cancelled)
+    assert seats.attempts == [1]
+    assert empty(room)
 
 
 async def test_a_cancel_while_placing_counts_when_there_was_no_room(
