@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from services.gateway.generation import Delta, GenerationRequest, Resumed
+from services.gateway.journal.history import History
 from services.gateway.journal.journal import Journal
 from services.gateway.kept.driver import Driver
 from services.gateway.kept.session import KeptSession
@@ -28,8 +29,17 @@ from services.gateway.sessions.placing import Placing
 from services.gateway.sessions.running import RunningGeneration
 from services.gateway.sessions.table import SessionTable
 from services.gateway.sessions.text import RestWriter, with_timings
+from shared.bus.liveness import Liveness
 from shared.core import FinishReason
-from shared.errors import BatonError, InvalidRequest, ProtocolError, SessionNotFound, SessionTaken, Unavailable
+from shared.errors import (
+    BatonError,
+    InvalidRequest,
+    ProtocolError,
+    ResumeUnavailable,
+    SessionNotFound,
+    SessionTaken,
+    Unavailable,
+)
 from shared.protocol.journal import Appended, TakenOver, first_epoch
 from shared.protocol.wire import decode
 from shared.runtime.tasks import Tasks
@@ -42,6 +52,7 @@ _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 TAKEN_HERE = "the session was resumed by another client"
 LET_GO = "the session is not at this gateway any more: resume it again"
 RETRY_AFTER_MS = 1000
+REWRITTEN_WITHIN_S = 10.0
 TAKEN_ELSEWHERE = "the session was resumed at another gateway"
 
 
@@ -53,6 +64,7 @@ class KeptLinks(msgspec.Struct, frozen=True, kw_only=True):
     course: Course
     journal: Journal
     writer: JournalWriter
+    fleet: Liveness
     tasks: Tasks
     tokenizer: Tokenizer
 
@@ -99,7 +111,7 @@ class KeptSessions:
         if kept is not None:
             self._cancel(kept)
             return
-        history = await self._links.journal.take(session)
+        history = await self._take(session)
         if not history.ended:
             self._links.placing.shut_out(session, first_epoch(history.tenure) - 1, "cancelled by its client")
             end = Appended(
@@ -115,7 +127,7 @@ class KeptSessions:
             logger.warning("message refused: %s", error)
             return
         if taken.session in self._adopting:
-            self._overtaken[taken.session] = taken.tenure
+            self._overtaken[taken.session] = max(taken.tenure, self._overtaken.get(taken.session, 0))
         self._lose(taken.session, taken.tenure)
 
     def look(self) -> None:
@@ -184,7 +196,7 @@ class KeptSessions:
         links = self._links
         try:
             links.table.admit(others=len(links.table))
-            history = await links.journal.take(session)
+            history = await self._take(session)
         except BatonError as error:
             return error
         if self._overtaken.get(session, 0) > history.tenure:
@@ -195,6 +207,17 @@ class KeptSessions:
             links.placing.shut_out(session, kept.session.epoch - 1, "its client resumed it at another gateway")
         self._keep(kept)
         return kept
+
+    async def _take(self, session: str) -> History:
+        """`Journal.take`. A NATS that was gone may have lost the journal: gateways write it again."""
+        try:
+            return await self._links.journal.take(session)
+        except SessionNotFound as error:
+            back_for_s = self._links.fleet.resumed_for_s()
+            if back_for_s is None or back_for_s > REWRITTEN_WITHIN_S:
+                raise
+            message = "the session is not in the journal, which may yet be written again: NATS was gone a moment ago"
+            raise ResumeUnavailable(message, param="session", retry_after_ms=RETRY_AFTER_MS) from error
 
     @asynccontextmanager
     async def _read(self, kept: KeptSession, after: int) -> AsyncIterator[RunningGeneration]:

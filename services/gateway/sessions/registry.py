@@ -111,6 +111,7 @@ class Sessions:
                 course=self._course,
                 journal=self._journal,
                 writer=self._writer,
+                fleet=links.fleet,
                 tasks=links.tasks,
                 tokenizer=tokenizer,
             ),

@@ -14,7 +14,7 @@ from nats_without_jetstream import ServerWithoutJetStream
 
 from services.gateway.sessions.registry import KeepSettings
 from shared.bus.memory_stream import StreamLimits
-from shared.errors import ResumeUnavailable, SessionNotFound
+from shared.errors import ResumeUnavailable
 from shared.text.tokenizer import Tokenizer
 
 from .engines import MODEL, engine
@@ -61,11 +61,14 @@ async def test_a_running_session_is_in_the_journal_again_after_nats_was_restarte
     await server.start()
     await eventually(lambda: first.bus.connected and second.bus.connected)
     await eventually(lambda: len(first.sessions) == 1)
+    with pytest.raises(ResumeUnavailable) as unknown:
+        await second.sessions.resume("0" * 32, 0)
+    assert unknown.value.retry_after_ms
     rest = []
     while not rest:
         try:
             resumed = await second.sessions.resume(generation.id, len(token_ids(had)))
-        except (SessionNotFound, ResumeUnavailable):
+        except ResumeUnavailable:
             await asyncio.sleep(0.05)
             continue
         async with resumed.running as going_on:
