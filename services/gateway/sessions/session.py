@@ -83,6 +83,11 @@ class Session:
         return self._stopped or self._delivery.finish is not None
 
     @property
+    def failed(self) -> bool:
+        """Whether the present epoch is over, and its reader has not come to know."""
+        return self._failure is not None
+
+    @property
     def received_tokens(self) -> int:
         """How many tokens workers have sent to this gateway."""
         return len(self._emitted) - self._resumed_at

@@ -30,7 +30,9 @@ class LostWorker(WorkerFailed):
 
 
 def unnoticed_failure(session: Session, fleet: Liveness) -> WorkerFailed | None:
-    """Why the present epoch of `session` will not go on by itself, if so."""
+    """Why the present epoch of `session` will not go on by itself, if so; once, however slow its reader is."""
+    if session.failed:
+        return None
     lost = _lost_worker(session, fleet)
     if lost is not None:
         return lost

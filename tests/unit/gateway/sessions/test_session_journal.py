@@ -171,6 +171,17 @@ async def test_a_worker_that_falls_silent_fails_its_session(fleet: Fleet, sessio
     assert silent in failure.message
 
 
+async def test_a_loss_counts_once_however_slow_the_reader_is(fleet: Fleet, session: Session):
+    fleet.beats(Role.PREFILL, "p0")
+    fleet.beats(Role.DECODE, "d0")
+    assert unnoticed_failure(session, fleet.liveness) is None
+    fleet.now_s = 10.0
+    failure = unnoticed_failure(session, fleet.liveness)
+    assert failure is not None
+    session.fail(failure)
+    assert unnoticed_failure(session, fleet.liveness) is None
+
+
 async def test_prefill_is_needed_until_the_cache_was_handed_over(fleet: Fleet, session: Session):
     fleet.beats(Role.PREFILL, "p0")
     fleet.beats(Role.DECODE, "d0")
