@@ -107,9 +107,7 @@ class WaitingRoom:
 
     def _up_to(self, session: str, epoch: int) -> list[Ticket]:
         """Those of `session` in `epoch` and older ones."""
-        return [
-            ticket for (other, waiting), ticket in self._inside.items() if other == session and waiting <= epoch
-        ]
+        return [ticket for (other, waiting), ticket in self._inside.items() if other == session and waiting <= epoch]
 
     def close(self) -> None:
         """Let all that wait go, with an error that makes their gateways ask another scheduler."""

@@ -40,13 +40,18 @@ def unnoticed_failure(session: Session, fleet: Liveness) -> WorkerFailed | None:
         return WorkerFailed("a worker that was cut off does not hold it any more")
     if session.missing_for_s() > MISSING_S:
         return WorkerFailed("tokens were lost on the way")
-    if session.placed is not None and not session.finished and _stalled(session, fleet):
-        message = f"nothing was heard of the session for {session.quiet_for_s():.0f} s"
-        if not session.handed_off or session.quiet_for_s() <= STALLED_S:
-            return WorkerFailed(message)
-        decode = (Role.DECODE, session.placed.decode)
-        return LostWorker(message, *decode, session.heard.get(decode, ""), silent=False)
-    return None
+    return _silence(session, fleet)
+
+
+def _silence(session: Session, fleet: Liveness) -> WorkerFailed | None:
+    """The failure of a session that is stalled; where its decode alone is left to blame, the loss of that."""
+    if session.placed is None or session.finished or not _stalled(session, fleet):
+        return None
+    message = f"nothing was heard of the session for {session.quiet_for_s():.0f} s"
+    if not session.handed_off or session.quiet_for_s() <= STALLED_S:
+        return WorkerFailed(message)
+    decode = (Role.DECODE, session.placed.decode)
+    return LostWorker(message, *decode, session.heard.get(decode, ""), silent=False)
 
 
 def _stalled(session: Session, fleet: Liveness) -> bool:
