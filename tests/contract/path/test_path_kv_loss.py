@@ -14,8 +14,8 @@ from shared.protocol.to_prefill import Credit, Imported, Nack
 from shared.protocol.wire import Message
 
 from .conftest import MakeFleet
-from .engines import engine
-from .fleet import Fleet, colocated, token_ids
+from .engines import GatedEngine, engine
+from .fleet import Fleet, colocated, eventually, token_ids
 from .prompts import prompt
 from .reports import handoff_reports
 
@@ -97,8 +97,12 @@ async def test_a_lost_manifest_is_repeated(fleet: Fleet, losing: Losing):
 
 
 @pytest.mark.parametrize("kind", [Credit, Nack, Imported])
-async def test_lost_feedback_is_asked_for_again(make_fleet: MakeFleet, losing: Losing, kind: type):
+async def test_lost_feedback_is_asked_for_again(
+    make_fleet: MakeFleet, losing: Losing, outsider: Bus, kind: type[Message]
+):
+    """Or said again: by the time prefill asks, decode is done and holds nothing any more."""
     fleet = await make_fleet(chunk_bytes=1024, window_bytes=4096)
+    heard = await handoff_reports(outsider)
     first: list[Message] = []
 
     def is_lost(message: Message) -> bool:
@@ -112,6 +116,25 @@ async def test_lost_feedback_is_asked_for_again(make_fleet: MakeFleet, losing: L
     async with fleet.freed_soon():
         await tokens_are_right(fleet)
     assert first
+    await eventually(lambda: len(heard) == 2)
+
+
+async def test_a_manifest_repeated_to_a_running_session_changes_nothing(make_fleet: MakeFleet, losing: Losing):
+    decode_engine = GatedEngine()
+    decode_engine.hold_at_step = 2
+    fleet = await make_fleet(make_decode=lambda: decode_engine, attempts=1)
+    answers: list[Message] = []
+
+    def is_lost(message: Message) -> bool:
+        answers.append(message)
+        return isinstance(message, Imported) and not any(isinstance(one, Imported) for one in answers[:-1])
+
+    losing.feedback(is_lost)
+    generating = asyncio.ensure_future(tokens_are_right(fleet))
+    await eventually(lambda: decode_engine.step_gate.held and fleet.sessions_on("p0") == 0)
+    assert losing.lost == 1
+    decode_engine.step_gate.open()
+    await generating
 
 
 async def test_a_handoff_that_never_arrives_goes_elsewhere(make_fleet: MakeFleet, losing: Losing):
