@@ -47,6 +47,7 @@ class HeldRuns:
         self._freed = freed
         self._held: dict[str, Held] = {}
         self._computing: frozenset[str] = frozenset()
+        self._call_began_s = 0.0
         self._emptied = asyncio.Event()
 
     def __len__(self) -> int:
@@ -75,6 +76,7 @@ class HeldRuns:
         """While the engine works on `batch`. Those that ended meanwhile are freed afterwards, never before."""
         batch = list(batch)
         self._computing = frozenset(held.run.key for held in batch)
+        self._call_began_s = time.monotonic()
         try:
             yield
         finally:
@@ -98,9 +100,12 @@ class HeldRuns:
     def renew_claim(self, held: Held, now_s: float) -> None:
         """Decode gives up a claim it hears nothing of; one that waits or is computed here is still wanted.
 
-        It may be long until the first token is computed that decode does not have.
+        It may be long until the first token is computed that decode does not have. A call that lasts may hang: then
+        decode shall hear nothing.
         """
         if held.run.state not in _NOT_COMPUTED or now_s - held.claim_renewed_s <= RENEW_CLAIM_S:
+            return
+        if held.run.key in self._computing and now_s - self._call_began_s > RENEW_CLAIM_S:
             return
         held.claim_renewed_s = now_s
         order = held.run.order
