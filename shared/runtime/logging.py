@@ -2,11 +2,14 @@
 
 Whatever a caller gives as `extra=` (request, session, worker) becomes a key. Under journald each line starts with its
 priority and leaves the time to the journal.
+
+Whoever has the id of a resumable session may read and end it: logs have only its first eight digits.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +20,7 @@ import msgspec
 from shared.runtime.process_settings import LogFormat, LogLevel
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+_SESSION_ID = re.compile(r"(?<!request )\b([0-9a-f]{8})[0-9a-f]{24}\b")
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
@@ -50,12 +54,18 @@ class LineFormatter(logging.Formatter):
         yield "level", record.levelname.lower()
         yield "process", self._name
         yield "logger", record.name
-        yield "message", record.getMessage()
-        yield from ((key, value) for key, value in vars(record).items() if key not in _STANDARD)
+        yield "message", _without_session_ids(record.getMessage())
+        for key, value in vars(record).items():
+            if key not in _STANDARD:
+                yield key, _without_session_ids(str(value)) if key == "session" else value
         if record.exc_info:
-            yield "exception", self.formatException(record.exc_info)
+            yield "exception", _without_session_ids(self.formatException(record.exc_info))
         if record.stack_info:
             yield "stack", record.stack_info
+
+
+def _without_session_ids(text: str) -> str:
+    return _SESSION_ID.sub(r"\1", text)
 
 
 def _utc(seconds: float) -> str:

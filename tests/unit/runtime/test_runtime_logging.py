@@ -65,3 +65,16 @@ def test_records_below_the_level_are_dropped() -> None:
     stream = configured()
     logger.debug("x")
     assert stream.getvalue() == ""
+
+
+def test_a_session_id_is_a_key_and_is_cut_short_and_a_request_id_is_not() -> None:
+    stream = configured()
+    session, request = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+    try:
+        raise ValueError(f"session {session} epoch 1")
+    except ValueError:
+        logger.exception("task resume %s of request %s", session, request, extra={"session": session})
+    line = stream.getvalue()
+    assert session not in line
+    assert "session=01234567 " in line
+    assert request in line
