@@ -11,6 +11,7 @@ import math
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
+from msgspec import UNSET, UnsetType
 
 from services.gateway.openai.body import check_length, too_large
 from services.gateway.openai.request_id import check_request_id, request_id_of
@@ -20,12 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
-    """What OpenAI clients read of an error."""
+    """What OpenAI clients read of an error, and when to try again: a stream has no headers left to say so."""
 
     message: str
     type: str
     param: str | None
     code: str
+    retry_after_ms: int | UnsetType = UNSET
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -35,7 +37,9 @@ class ErrorBody(msgspec.Struct, frozen=True):
 def error_body(error: BatonError) -> bytes:
     """`error` as the JSON that clients of the OpenAI API expect."""
     param = None if error.param is None else _encodable(error.param)
-    return msgspec.json.encode(ErrorBody(ErrorObject(_encodable(error.message), error.openai_type, param, error.code)))
+    retry_after_ms = UNSET if error.retry_after_ms is None else error.retry_after_ms
+    said = ErrorObject(_encodable(error.message), error.openai_type, param, error.code, retry_after_ms)
+    return msgspec.json.encode(ErrorBody(said))
 
 
 def error_response(error: BatonError) -> web.Response:

@@ -15,7 +15,7 @@ from scripted_generator import ScriptedGenerator, delta, fails, says
 from services.gateway.generation import Delta, GenerationRequest
 from services.gateway.http import HttpSettings
 from shared.core import FinishReason
-from shared.errors import WorkerFailed
+from shared.errors import Draining, WorkerFailed
 
 COMPLETION = {"model": "tiny", "prompt": "hi"}
 STREAM = COMPLETION | {"stream": True}
@@ -77,6 +77,13 @@ async def test_an_error_event_ends_the_stream_without_done(
     assert "some" in events[0]
     assert json.loads(events[1].removeprefix("data: "))["error"]["code"] == "worker_failed"
     assert len(events) == 2
+
+
+async def test_an_error_event_says_when_to_try_again(http: aiohttp.ClientSession, generator: ScriptedGenerator) -> None:
+    generator.script = fails(Draining("going", retry_after_ms=1500), "a")
+    async with http.post("/v1/completions", json=STREAM) as response:
+        events = await events_of(response)
+    assert json.loads(events[1].removeprefix("data: "))["error"]["retry_after_ms"] == 1500
 
 
 async def test_a_generation_without_an_end_is_an_error(
