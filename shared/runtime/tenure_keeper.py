@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Collection
 
 import msgspec
@@ -82,14 +81,9 @@ class TenureKeeper:
 
     async def _ask_all(self) -> None:
         """Drop what is ours no more, then go on with the rest."""
-        by_gateway: dict[str, list[Holding]] = defaultdict(list)
-        for holding in self._holdings():
-            by_gateway[holding.gateway].append(holding)
-        await self._tell_others(by_gateway.keys())
-        asking = [
-            self._tasks.start(self._ask(gateway, holdings), name=f"ask {gateway}")
-            for gateway, holdings in by_gateway.items()
-        ]
+        gateways = {holding.gateway for holding in self._holdings()}
+        await self._tell_others(gateways)
+        asking = [self._tasks.start(self._ask(gateway), name=f"ask {gateway}") for gateway in gateways]
         if asking:
             await asyncio.wait(asking)
         self._tenure.asked()
@@ -112,13 +106,18 @@ class TenureKeeper:
                 except BatonError as error:
                     logger.debug("could not tell %s: %s", beat.worker, error)
 
-    async def _ask(self, gateway: str, holdings: list[Holding]) -> None:
-        """Drop what `gateway` does not count on any more; all of it when it does not answer for long."""
+    async def _ask(self, gateway: str) -> None:
+        """Drop what `gateway` does not count on any more; all of it when it does not answer for long.
+
+        What is placed here while it does not answer is named the next time: it would else be taken for lost.
+        """
+        holdings: list[Holding] = []
         kept: frozenset[tuple[str, int]] = frozenset()
         until_s = time.monotonic() + ASK_PATIENCE_S
         while time.monotonic() < until_s:
             if self._tenure.state is not TenureState.ASKING:
                 return
+            holdings = [holding for holding in self._holdings() if holding.gateway == gateway]
             try:
                 answer = await self._to.control.request(
                     subjects.held(gateway), self._word(holdings), StillHeld, ANSWER_TIMEOUT_S
