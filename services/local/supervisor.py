@@ -36,6 +36,8 @@ NATS_NAME = "nats-server"
 NATS_START_TIMEOUT_S = 20.0
 NATS_CONNECT_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 6.0
+# Of a gateway that has drained to the end of its time and still says goodbye; less than `run_local` leaves for it.
+FAREWELL_S = 2.0
 STOP_NATS_TIMEOUT_S = 3.0
 
 Report = Callable[[str], None]
@@ -95,7 +97,8 @@ class Supervisor:
     async def drain(self) -> None:
         """Let the gateway finish the running answers; it takes no new ones."""
         keepers = [self._keepers[name] for name in self._gateways if name in self._keepers]
-        await asyncio.gather(*(keeper.stop(self._settings.drain_timeout_s) for keeper in keepers))
+        timeout_s = self._settings.drain_timeout_s + FAREWELL_S
+        await asyncio.gather(*(keeper.stop(timeout_s) for keeper in keepers))
 
     def stuck(self) -> str:
         """Never, as long as its event loop runs."""
