@@ -141,8 +141,6 @@ class KeptSessions:
         """After a break: what the journal has lost is written again, what another gateway has taken is let go."""
         journal = self._links.journal
         for kept in list(self._kept.values()):
-            if kept.transcript.ended:
-                continue
             tenure = await journal.keep_again(kept.id, kept.request, kept.tenure)
             if tenure > kept.tenure:
                 self._lose(kept.id, tenure)

@@ -50,17 +50,21 @@ async def gateway_of(fleet: Fleet, name: str) -> Gateway:
     return gateway
 
 
-async def test_a_running_session_is_in_the_journal_again_after_nats_was_restarted(
-    server: RestartableServer, fleet: Fleet
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_session_is_in_the_journal_again_after_nats_was_restarted(
+    server: RestartableServer, fleet: Fleet, ended: bool
 ):
     first, second = await gateway_of(fleet, "first"), await gateway_of(fleet, "second")
-    request = msgspec.structs.replace(fleet.generating(PROMPT, TOKENS), resumable=True)
+    tokens = 20 if ended else TOKENS
+    request = msgspec.structs.replace(fleet.generating(PROMPT, tokens), resumable=True)
     async with first.sessions.generate(request) as generation:
         had = [await anext(aiter(generation))]
+    if ended:
+        await eventually(lambda: not first.sessions)
     await server.stop()
     await server.start()
     await eventually(lambda: first.bus.connected and second.bus.connected)
-    await eventually(lambda: len(first.sessions) == 1)
+    assert len(first.sessions) == (not ended)
     with pytest.raises(ResumeUnavailable) as unknown:
         await second.sessions.resume("0" * 32, 0)
     assert unknown.value.retry_after_ms
@@ -73,7 +77,7 @@ async def test_a_running_session_is_in_the_journal_again_after_nats_was_restarte
             continue
         async with resumed.running as going_on:
             rest = [delta async for delta in going_on if not delta.known]
-    assert token_ids(had + rest) == colocated(engine(), PROMPT, TOKENS, GREEDY)[0]
+    assert token_ids(had + rest) == colocated(engine(), PROMPT, tokens, GREEDY)[0]
     await eventually(lambda: not first.sessions)
     for gateway in (first, second):
         await gateway.stop()
