@@ -37,11 +37,12 @@ def empty(count: int, dtype: str) -> npt.NDArray[np.generic]:
 
 def widen(cells: npt.NDArray[np.generic], dtype: str, out: Floats) -> None:
     """`raw` cells as float32, exactly, into `out` of the same length."""
-    np.copyto(out, cells)
-    if dtype == "bfloat16":
-        bits = out.view(np.uint32)
-        np.copyto(bits, cells)
-        np.left_shift(bits, 16, out=bits)
+    if dtype != "bfloat16":
+        np.copyto(out, cells)
+        return
+    bits = out.view(np.uint32)
+    np.copyto(bits, cells)
+    np.left_shift(bits, 16, out=bits)
 
 
 def narrow(values: Floats, dtype: str, out: npt.NDArray[np.generic]) -> None:
