@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 
 import msgspec
 
@@ -81,7 +81,7 @@ class DecodeWorker:
         running = [session for session in self._desk.sessions() if session.state is not SessionState.ENDED]
         return [holding_of(session) for session in running]
 
-    def drop(self, holdings: Collection[Holding]) -> None:
+    def drop(self, holdings: Set[Holding]) -> None:
         """See `shared.runtime.holder.Holder`."""
         for session in self._desk.sessions():
             if holding_of(session) in holdings:

@@ -19,7 +19,8 @@ def rank_of(order: Order, aging_tokens_per_s: float) -> Callable[[PrefillRun, fl
     """The key of a run at a moment.
 
     By `SHORTEST` a prompt counts its remaining tokens less `aging_tokens_per_s` for each second it has waited: one of
-    n tokens waits for no prompt that came n / `aging_tokens_per_s` seconds after it.
+    n tokens waits for no prompt that came n / `aging_tokens_per_s` seconds after it. What is cached of a prompt
+    is known once it has its memory: until then it counts as well.
     """
     if order is Order.ARRIVAL:
         return lambda run, now_s: -run.waited_s(now_s)

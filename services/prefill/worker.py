@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 
 from services.prefill.compute import ComputeLoop
 from services.prefill.held import Held, HeldRuns
@@ -84,7 +84,7 @@ class PrefillWorker:
         """See `shared.runtime.holder.Holder`."""
         return [holding_of(held.run) for held in self._held if held.run.state is not RunState.ENDED]
 
-    def drop(self, holdings: Collection[Holding]) -> None:
+    def drop(self, holdings: Set[Holding]) -> None:
         """See `shared.runtime.holder.Holder`."""
         for held in self._held:
             if holding_of(held.run) in holdings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 from typing import Protocol
 
 import msgspec
@@ -22,5 +22,5 @@ class Holder(Protocol):
     def held(self) -> list[Holding]:
         """All that have not ended."""
 
-    def drop(self, holdings: Collection[Holding]) -> None:
+    def drop(self, holdings: Set[Holding]) -> None:
         """End these and free their memory; tell nobody."""

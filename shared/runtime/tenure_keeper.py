@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Set
 
 import msgspec
 
@@ -128,13 +128,13 @@ class TenureKeeper:
                 continue
             kept = frozenset((session.session, session.epoch) for session in answer.sessions)
             break
-        self._drop([holding for holding in holdings if (holding.session, holding.epoch) not in kept])
+        self._drop({holding for holding in holdings if (holding.session, holding.epoch) not in kept})
 
     def _word(self, holdings: list[Holding]) -> HeldSessions:
         sessions = tuple(HeldSession(session=holding.session, epoch=holding.epoch) for holding in holdings)
         return HeldSessions(worker=self._worker, role=self._role, sessions=sessions)
 
-    def _drop(self, holdings: Collection[Holding]) -> None:
+    def _drop(self, holdings: Set[Holding]) -> None:
         if not holdings:
             return
         logger.warning("%d sessions are dropped: others have them now", len(holdings))

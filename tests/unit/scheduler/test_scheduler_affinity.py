@@ -7,6 +7,7 @@ from scheduler_words import MODEL, ScriptedWorkers, decode_beat, fleet_of, prefi
 from services.scheduler.affinity import BLOCK_TOKENS, HOLDERS, PrefixAffinity, WorkerStart, beginnings, start_of
 from services.scheduler.placer import Placer
 from shared.core import Role
+from shared.engine import kv_memory
 from shared.protocol.wire import pack_ids
 
 ONE = WorkerStart(Role.PREFILL, "p0", "boot")
@@ -20,6 +21,10 @@ def names(tokens: int, salt: str = "") -> list[bytes]:
 
 def test_whole_blocks_have_names_but_never_the_last_token():
     assert [len(names(tokens)) for tokens in (1, BLOCK_TOKENS, BLOCK_TOKENS + 1, 2 * BLOCK_TOKENS + 1)] == [0, 0, 1, 2]
+
+
+def test_blocks_are_as_long_as_those_that_engines_keep():
+    assert BLOCK_TOKENS == kv_memory.BLOCK_TOKENS
 
 
 def test_another_salt_has_other_names():
