@@ -20,7 +20,8 @@ API = "$JS.API"
 ANSWER_TIMEOUT_S = 2.0
 BATCH = 1024
 NAME_IN_USE = 10058
-NOT_ENABLED = (10039, 10076)
+# Not enabled, or not for this account; no memory for so large a stream; replicas where there is no cluster.
+NOT_TO_BE_HAD = (10039, 10076, 10028, 10074)
 WRONG_LAST_SEQUENCE = 10071
 STATUS_HEADER = "Status"
 SEQUENCE_HEADER = "Nats-Sequence"
@@ -47,7 +48,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class NoJetStream(Unavailable):
-    """The NATS servers have no JetStream, or not for us."""
+    """The NATS servers have no JetStream, or not for us, or no room for this stream: waiting does not help."""
 
 
 class WrittenMeanwhile(BatonError):
@@ -86,7 +87,7 @@ class MemoryStream:
             answer = await self._api(f"STREAM.INFO.{self._name}", b"")
         if answer.error is None:
             return answer.created
-        kind = NoJetStream if answer.error.err_code in NOT_ENABLED else Unavailable
+        kind = NoJetStream if answer.error.err_code in NOT_TO_BE_HAD else Unavailable
         raise kind(f"JetStream: {answer.error.description}")
 
     async def put(self, subject: str, message: Message, *, expect: int | None = None) -> int:

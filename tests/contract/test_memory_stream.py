@@ -132,3 +132,9 @@ async def test_a_server_without_jetstream_is_told_apart_at_once(tmp_path: Path, 
             await stream_of(bus).ensure()
     await bus.close()
     await server.stop()
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": 1 << 40}, {"max_bytes": 1 << 20, "replicas": 3}])
+async def test_a_stream_that_this_server_cannot_hold_is_not_waited_for(bus: Bus, limits: dict[str, int]):
+    with pytest.raises(NoJetStream, match=r"memory|replicas"):
+        await stream_of(bus, StreamLimits(max_age_s=60, **limits)).ensure()
