@@ -66,6 +66,8 @@ class GatewayService:
             on_reconnect=self._reconnected,
         )
         self._outbox = Outbox(bus)
+        # Before anything may fail: `stop` says goodbye with it.
+        self._heartbeat = Heartbeat(bus, self._beat, settings.beat_interval_s)
         self._sessions = Sessions(
             SessionLinks(bus=bus, outbox=self._outbox, fleet=self._fleet.liveness, tasks=self._tasks),
             tokenizer,
@@ -140,7 +142,6 @@ class GatewayService:
         await bus.listen(subjects.taken(self._id), self._sessions.on_taken)
         await bus.listen(subjects.TAKEN_OVER, self._sessions.on_taken_over)
         await bus.serve(subjects.held(self._id), HeldSessions, self._sessions.on_held)
-        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._tasks.start(self._sessions.watch(), name="watch")
         self._tasks.start(self._sessions.write_journal(), name="journal")
