@@ -13,8 +13,9 @@ import msgspec
 
 from shared.core import Role
 from shared.runtime import logging, metrics
+from shared.runtime.huge_pages import begin_anew_with_huge_pages
 from shared.runtime.process import pin_to
-from shared.runtime.process_settings import ModelSettings, ProcessSettings, WorkerProcessSettings
+from shared.runtime.process_settings import EngineKind, ModelSettings, ProcessSettings, WorkerProcessSettings
 from shared.runtime.sd_notify import Notifier
 from shared.runtime.service import Service, run
 from shared.runtime.settings import cache_folder, process_environment
@@ -26,6 +27,8 @@ S = TypeVar("S", bound=ProcessSettings)
 def run_service(role: Role, settings: S, make: Callable[[S, Tasks], Service]) -> int:
     """Run `make(settings, tasks)` to its end and return the exit code. Raises ConfigError."""
     environ = process_environment()
+    if isinstance(settings, WorkerProcessSettings) and settings.huge_pages and settings.engine is EngineKind.TORCH:
+        begin_anew_with_huge_pages(environ)
     settings = _named(role, settings)
     logging.configure(settings.id, settings.log_level, settings.log_format, environ)
     if isinstance(settings, WorkerProcessSettings):

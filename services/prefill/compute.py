@@ -13,6 +13,7 @@ from services.prefill.transfers import Transfers
 from shared.core import SampledToken
 from shared.engine.contract import PrefillSlice
 from shared.errors import EngineFailed
+from shared.protocol.to_gateway import TokenFrame
 from shared.runtime import stages
 from shared.runtime.apart import Streak, call_apart
 from shared.runtime.stages import Stage
@@ -37,6 +38,7 @@ class ComputeLoop:
         *,
         wake: asyncio.Event,
         chunk_tokens: int,
+        core_to_spare: bool,
     ) -> None:
         self._engine = context.engine
         self._thread = context.thread
@@ -46,6 +48,7 @@ class ComputeLoop:
         self._held = held
         self._transfers = transfers
         self._chunk_tokens = chunk_tokens
+        self._core_to_spare = core_to_spare
         self._wake = wake
         self._streak = Streak()
 
@@ -69,7 +72,9 @@ class ComputeLoop:
                 await self._wake.wait()
 
     async def _compute(self, batch: list[Slice]) -> None:
-        stream = LayerStream([(held.sender, part) for held, part in batch], asyncio.get_running_loop())
+        stream = LayerStream(
+            [(held.sender, part) for held, part in batch], asyncio.get_running_loop(), late=self._late(batch)
+        )
         for held, _ in batch:
             self._transfers.start(held)
 
@@ -87,8 +92,19 @@ class ComputeLoop:
                 self._streak.failed(held.run.order.session)
                 continue
             self._streak.served()
+            token, ended_s = outcome
+            held.run.done_tokens = part.stop
+            frame = None if token is None else self._first_frame(held, token)
+            # Behind the first token, which somebody waits for.
             stream.finish(held.sender, self._engine.spec.layout.layers)
-            self._absorb(held, part, *outcome)
+            if token is not None and frame is not None:
+                self._conclude(held, frame, token, ended_s)
+
+    def _late(self, batch: Sequence[Slice]) -> list[PrefillSlice]:
+        """Slices whose end brings a first token that sending would hold up."""
+        if self._core_to_spare:
+            return []
+        return [part for held, part in batch if part.stop == held.run.prompt_tokens]
 
     async def _announce(self, fresh: list[Held]) -> None:
         """Their gateways learn that the engine takes them up; for sure, where that may end this process."""
@@ -99,10 +115,8 @@ class ComputeLoop:
         else:
             self._links.send_frames([(held.run.order.gateway, held.run.began_frame()) for held in fresh])
 
-    def _absorb(self, held: Held, part: PrefillSlice, token: SampledToken | None, computed_at_s: float) -> None:
-        held.run.done_tokens = part.stop
-        if token is None:
-            return
+    def _first_frame(self, held: Held, token: SampledToken) -> TokenFrame:
+        """The prompt is computed: tell its gateway."""
         self._queue.remove(held.run)
         frame = held.run.first_frame(token, self._engine.spec, self._worker)
         if frame.prefill is not None:
@@ -110,6 +124,10 @@ class ComputeLoop:
             stages.observe(Stage.PREFILL, frame.prefill.compute_ms)
         self._links.send_frames([(held.run.order.gateway, frame)])
         self._links.changed()
+        return frame
+
+    def _conclude(self, held: Held, frame: TokenFrame, token: SampledToken, computed_at_s: float) -> None:
+        """What is left is the hand-off; nothing, if the first token was the last."""
         if frame.finish is not None:
             self._held.cancel_decode(held.run, "the first token was the last")
             self._held.end(held)

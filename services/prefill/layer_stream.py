@@ -1,5 +1,8 @@
 """What of a running engine call may be sent already: layer group by layer group, each as long as a chunk.
 
+Sending takes the processor from the computing where a worker has no core to spare. A slice that ends a prompt may wait
+then: its first token comes sooner, by as much as its cache comes later.
+
 The engine tells of layers on its own thread; senders are told on the event loop's. `worker` makes one per call.
 """
 
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from shared.core import SampledToken
 from shared.engine.contract import Engine, PrefillSlice
@@ -17,8 +20,16 @@ from shared.kv.sender import Sender
 class LayerStream:
     """One call's slices and their senders. `on_layer` is an `OnLayer`; `finish` covers what it was not told of."""
 
-    def __init__(self, feeds: Sequence[tuple[Sender, PrefillSlice]], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        feeds: Sequence[tuple[Sender, PrefillSlice]],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        late: Collection[PrefillSlice] = (),
+    ) -> None:
+        """Slices that are `late` go when the call has returned."""
         self._feeds = [_Feed(sender, part) for sender, part in feeds]
+        self._late = late
         self._called = self._feeds
         self._loop = loop
 
@@ -30,7 +41,7 @@ class LayerStream:
 
     def compute(self, engine: Engine, parts: Sequence[PrefillSlice]) -> tuple[list[SampledToken | None], float]:
         """On the engine's thread: the call itself, or one for some of its `parts`; and when it ended (monotonic)."""
-        self._called = [feed for feed in self._feeds if feed.part in parts]
+        self._called = [feed for feed in self._feeds if feed.part in parts and feed.part not in self._late]
         sampled = engine.prefill(parts, self.on_layer)
         return sampled, time.monotonic()
 

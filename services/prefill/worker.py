@@ -58,7 +58,13 @@ class PrefillWorker:
             int8=context.int8,
         )
         self._compute = ComputeLoop(
-            context, self._queue, self._held, self._transfers, wake=self._wake, chunk_tokens=settings.chunk_tokens
+            context,
+            self._queue,
+            self._held,
+            self._transfers,
+            wake=self._wake,
+            chunk_tokens=settings.chunk_tokens,
+            core_to_spare=len(settings.cores) != settings.threads,
         )
         self._fences = Fences()
         self._draining = False

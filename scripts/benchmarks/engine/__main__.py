@@ -20,6 +20,7 @@ from shared.engine.runner_kind import RunnerKind
 from shared.engine.torch_engine import TorchEngine
 from shared.models.catalogue import DEFAULT_MODEL
 from shared.models.store import resolve
+from shared.runtime.huge_pages import begin_anew_with_huge_pages
 from shared.runtime.settings import cache_folder, process_environment
 
 CONTEXT_TOKENS = 300
@@ -54,6 +55,7 @@ def main() -> None:
         on_a_gpu()
         return
     arguments = _arguments()
+    begin_anew_with_huge_pages(process_environment())
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core})
     cache = cache_folder(process_environment().get("BATON_CACHE_DIR", ""))
     folder = resolve(DEFAULT_MODEL, cache).path

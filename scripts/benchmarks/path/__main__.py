@@ -17,6 +17,8 @@ import aiohttp
 from benchmarks.path.alone import Work, prompt, serve
 from benchmarks.path.measured import Measured, median
 from benchmarks.path.services import ask, running
+from shared.runtime.huge_pages import begin_anew_with_huge_pages
+from shared.runtime.settings import process_environment
 
 VOCAB_SIZE = 49152
 WARM_UP_ROUNDS = 2
@@ -24,6 +26,8 @@ WARM_UP_ROUNDS = 2
 
 def main() -> None:
     arguments = _arguments()
+    # The engine alone shall have what workers have.
+    begin_anew_with_huge_pages(process_environment())
     here, there = multiprocessing.get_context("spawn").Pipe()
     core = max(os.sched_getaffinity(0))
     engine = multiprocessing.get_context("spawn").Process(target=serve, args=(there, core), daemon=True)

@@ -121,3 +121,20 @@ async def test_a_call_for_some_of_the_slices_tells_of_those_and_of_no_layer_twic
     stream.finish(as_sender(told), spec.layout.layers)
     assert [layer for start, stop in told.layers for layer in range(start, stop)] == list(range(spec.layout.layers))
     assert other.layers == [(0, 1)]
+
+
+async def test_a_late_slice_goes_when_the_call_has_returned_and_the_others_before() -> None:
+    early, late = Told(chunk_bytes=1), Told(chunk_bytes=1)
+    parts = [PrefillSlice("a", 0, 256), PrefillSlice("b", 0, 256)]
+    engine = FakeEngine(fake_spec())
+    for part in parts:
+        engine.open(SequenceSpec(key=part.key, prompt_ids=[1] * 300, sampling=SamplingParams(), capacity_tokens=300))
+    stream = LayerStream(
+        [(as_sender(early), parts[0]), (as_sender(late), parts[1])], asyncio.get_running_loop(), late=parts[1:]
+    )
+    await asyncio.to_thread(stream.compute, engine, parts)
+    await asyncio.sleep(0)
+    assert early.layers
+    assert not late.layers
+    stream.finish(as_sender(late), 4)
+    assert late.layers == [(0, 4)]
