@@ -99,6 +99,8 @@ async def test_a_credentials_file(serve: Serve, tasks: Tasks, tmp_path: Path) ->
     server = await serve(
         f"operator: {jwt(operator, operator, {'type': 'operator', 'version': 2})}\n"
         f"resolver: MEMORY\nresolver_preload: {{ {public_key(account)}: {account_jwt} }}\n"
+        # With operators JetStream wants a system account, which is none of this test's business.
+        "jetstream: disabled\n"
     )
     user_jwt = jwt(account, user, {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1})
     file = tmp_path / "user.creds"
