@@ -7,7 +7,7 @@ was let go of first is given away first. Knows no memory, no tokens and no threa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from shared.errors import KvExhausted
 
@@ -71,10 +71,6 @@ class BlockPool:
                 self._kept[block] = None
             else:
                 self._blank.append(block)
-
-    def held(self) -> Iterable[int]:
-        """The blocks somebody holds."""
-        return (block for block, holders in enumerate(self._holders) if holders)
 
     def _forget_oldest(self) -> int:
         block, _ = self._kept.popitem(last=False)

@@ -52,7 +52,7 @@ class CpuAttention:
         for segment in self._slices:
             rows = slice(segment.row, segment.row + segment.tokens)
             grouped = query[:, rows].view(key.shape[0], -1, segment.tokens, head_dim)
-            seen = segment.space.gather(layer, 0, blocks_of(segment.stop, BLOCK_TOKENS))
+            seen = segment.space.gather(layer, blocks_of(segment.stop, BLOCK_TOKENS))
             attend_slice(grouped, seen, segment.start, kind, out[rows])
         return out
 

@@ -30,7 +30,7 @@ class CpuSteps:
     def attend(self, layer: int, query: torch.Tensor, kind: AttentionKind, out: torch.Tensor) -> None:
         """Fill the segments' rows of `out` `[rows, heads, head_dim]`; `query` is `[heads, rows, head_dim]`, scaled."""
         seen = [
-            space.gather(layer, 0, length // BLOCK_TOKENS)
+            space.gather(layer, length // BLOCK_TOKENS)
             for space, length in zip(self._spaces, self._lengths, strict=True)
         ]
         grouped = self._grouped(seen[0].shape[1], query)

@@ -53,9 +53,9 @@ class KvSpace:
         """Tokens it holds."""
         return len(self.blocks.numbers) * BLOCK_TOKENS
 
-    def gather(self, layer: int, start: int, stop: int) -> torch.Tensor:
-        """A copy of blocks `[start, stop)` of one layer: `[2, kv_heads, tokens, head_dim]`."""
-        blocks = self.arena[layer][:, list(self.numbers[start:stop])]
+    def gather(self, layer: int, count: int) -> torch.Tensor:
+        """A copy of the first `count` blocks of one layer: `[2, kv_heads, tokens, head_dim]`."""
+        blocks = self.arena[layer][:, list(self.numbers[:count])]
         kv_heads, _, two, _, head_dim = blocks.shape
         return blocks.permute(2, 0, 1, 3, 4).reshape(two, kv_heads, -1, head_dim)
 

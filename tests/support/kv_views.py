@@ -9,7 +9,7 @@ from shared.engine.kv_memory import KvSpace
 
 def kv_of(space: KvSpace) -> torch.Tensor:
     """A copy: `[layers, 2, kv_heads, capacity, head_dim]`."""
-    return torch.stack([space.gather(layer, 0, len(space.numbers)) for layer in range(len(space.arena))])
+    return torch.stack([space.gather(layer, len(space.numbers)) for layer in range(len(space.arena))])
 
 
 def fill_kv(space: KvSpace, kv: torch.Tensor) -> None:
