@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import functools
+import inspect
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,26 @@ from shared.runtime.settings import cache_folder, process_environment
 # How long an example takes says how busy the machine is.
 settings.register_profile("baton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("baton")
+
+BODY_SHARE = 0.8
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """End a test that hangs a little before its time, in its event loop: the report then shows what it waited for."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            mark = item.get_closest_marker("timeout")
+            limit_s = float(mark.args[0] if mark is not None else config.getini("timeout"))
+            item.obj = _ended_after(item.obj, limit_s * BODY_SHARE)
+
+
+def _ended_after(body: Callable[..., Awaitable[None]], limit_s: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(body)
+    async def bounded(**fixtures: object) -> None:
+        async with asyncio.timeout(limit_s):
+            await body(**fixtures)
+
+    return bounded
 
 
 @pytest.fixture(scope="session")

@@ -111,8 +111,8 @@ class DecodeWorker:
         async with session.subscribing:
             if session not in self._subscriptions:
                 await self._subscribe(session)
-        self._links.changed()
-        return msgspec.structs.replace(session.grant, boot=self._links.boot)
+        self._links.took(claim.session)
+        return msgspec.structs.replace(session.grant, boot=self._links.boot, beat=self._links.lease.number)
 
     async def _subscribe(self, session: DecodeSession) -> None:
         """Be sure to hear the KV subject before anyone is told to publish there."""

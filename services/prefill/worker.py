@@ -123,6 +123,7 @@ class PrefillWorker:
             worker=self._settings.id,
             queued_tokens=self._queue.queued_tokens,
             boot=self._links.boot,
+            beat=self._links.lease.number,
         )
 
     async def _take_up(self, run: PrefillRun) -> None:
@@ -137,7 +138,7 @@ class PrefillWorker:
         if run.state is RunState.ENDED and held.feedback is not None:
             await held.feedback.close()
         self._wake.set()
-        self._links.changed()
+        self._links.took(run.order.session)
 
     def _check(self, order: RunPrefill) -> None:
         if self._draining:

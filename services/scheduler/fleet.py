@@ -5,35 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from services.scheduler.affinity import Cached, start_of
+from services.scheduler.given import Given, GivenLoad
 from shared.bus.liveness import Liveness
 from shared.core import Role
 from shared.protocol.to_all import Beat
 
-
-class _Given(msgspec.Struct):
-    """What was placed on one worker since its last beat."""
-
-    kv_bytes: int = 0
-    sessions: int = 0
-    tokens: int = 0
-
-
 SETTLE_S = 2.0
 NOTHING_CACHED: Cached = {}
 
-TakeBack = Callable[[], None]
-
 
 class Fleet:
-    """Ranks workers for a request. Between two beats of a worker, what was placed on it since counts as load."""
+    """Ranks workers for a request. What was placed on a worker, and is in none of its beats yet, counts as load."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, own_interval_s: float | None = None) -> None:
         """`own_interval_s` of a scheduler that calls `liveness.contact` when it hears itself."""
         self.liveness = Liveness(clock, own_interval_s=own_interval_s)
-        self._given: dict[tuple[Role, str], _Given] = {}
+        self._given = GivenLoad()
         self._clock = clock
         self._began_s = clock()
         self._heard_of: set[tuple[Role, str]] = set()
@@ -49,8 +37,8 @@ class Fleet:
     def hear(self, beat: Beat) -> None:
         self.liveness.hear(beat)
         self._heard_of.add((beat.role, beat.model))
-        self._given.pop((beat.role, beat.worker), None)
-        self._given = {key: given for key, given in self._given.items() if self.liveness.is_alive(*key)}
+        self._given.hear(beat)
+        self._given.forget(self.liveness.is_alive)
 
     def workers(self) -> list[Beat]:
         """All that live."""
@@ -113,38 +101,38 @@ class Fleet:
         ready = self.liveness.ready(Role.DECODE, model)
         return bool(ready) and all(capacity_tokens * beat.kv_token_bytes > beat.kv_total_bytes for beat in ready)
 
-    def give_decode(self, beat: Beat, capacity_tokens: int) -> TakeBack:
-        """A session is being placed on this worker; its next beat will say so itself. Call the result to undo that."""
-        return self._give(beat, _Given(kv_bytes=capacity_tokens * beat.kv_token_bytes, sessions=1))
+    def give_decode(self, beat: Beat, session: str, capacity_tokens: int) -> Given:
+        """This worker is being asked to take a session. Ends with `answered` or `refused`."""
+        kv_bytes = capacity_tokens * beat.kv_token_bytes
+        return self._give(Given((beat.role, beat.worker), session, kv_bytes=kv_bytes, sessions=1))
 
-    def give_prefill(self, beat: Beat, prompt_tokens: int) -> TakeBack:
-        """A prompt is being placed on this worker; its next beat will say so itself. Call the result to undo that."""
-        return self._give(beat, _Given(tokens=prompt_tokens))
+    def give_prefill(self, beat: Beat, session: str, prompt_tokens: int) -> Given:
+        """This worker is being asked to take a prompt. Ends with `answered` or `refused`."""
+        return self._give(Given((beat.role, beat.worker), session, tokens=prompt_tokens))
 
-    def _give(self, beat: Beat, more: _Given) -> TakeBack:
-        given = self._given.setdefault((beat.role, beat.worker), _Given())
-        given.kv_bytes += more.kv_bytes
-        given.sessions += more.sessions
-        given.tokens += more.tokens
+    def answered(self, given: Given, boot: str, beat: int) -> None:
+        """The worker has taken it in its start `boot`: its beats beyond the number `beat` say so themselves."""
+        given.held_by(boot, beat)
+        heard = self.liveness.beat(*given.worker)
+        if heard is None or given.is_in(heard):
+            self._given.drop(given)
 
-        def take_back() -> None:
-            given.kv_bytes -= more.kv_bytes
-            given.sessions -= more.sessions
-            given.tokens -= more.tokens
+    def refused(self, given: Given) -> None:
+        """The worker does not have it, or will not for long. Idempotent."""
+        self._given.drop(given)
 
-        return take_back
-
-    def _given_to(self, beat: Beat) -> _Given:
-        return self._given.get((beat.role, beat.worker)) or _Given()
+    def _give(self, given: Given) -> Given:
+        self._given.add(given)
+        return given
 
     def _free_bytes(self, beat: Beat) -> int:
-        return beat.kv_free_bytes - self._given_to(beat).kv_bytes
+        return beat.kv_free_bytes - self._given.on(beat).kv_bytes
 
     def _sessions(self, beat: Beat) -> int:
-        return beat.sessions + self._given_to(beat).sessions
+        return beat.sessions + self._given.on(beat).sessions
 
     def _queued_tokens(self, beat: Beat) -> int:
-        return beat.queued_tokens + self._given_to(beat).tokens
+        return beat.queued_tokens + self._given.on(beat).tokens
 
     def _queues(self, beat: Beat, prompt_tokens: int) -> bool:
         """A prefill worker takes any prompt while its queue is empty, and up to its limit otherwise."""

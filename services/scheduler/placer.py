@@ -100,16 +100,19 @@ class Placer:
             trial=request.trial,
             cache_salt=request.cache_salt,
         )
-        take_back = self._fleet.give_decode(beat, _capacity_tokens(request))
+        given = self._fleet.give_decode(beat, request.session, _capacity_tokens(request))
         try:
-            return await self._workers.claim(beat.worker, claim)
+            grant = await self._workers.claim(beat.worker, claim)
         except BatonError as error:
-            take_back()
+            self._fleet.refused(given)
             self._refused(Role.DECODE, beat.worker, request, error)
             return None
         except asyncio.CancelledError:
+            self._fleet.refused(given)
             self._give_back(Role.DECODE, beat.worker, request)
             raise
+        self._fleet.answered(given, grant.boot, grant.beat)
+        return grant
 
     async def _run(
         self, decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms: int, cached: Cached
@@ -134,16 +137,19 @@ class Placer:
     async def _try_run(
         self, beat: Beat, order: RunPrefill, request: PlaceRequest, new_tokens: int
     ) -> RunAccepted | None:
-        take_back = self._fleet.give_prefill(beat, new_tokens)
+        given = self._fleet.give_prefill(beat, request.session, new_tokens)
         try:
-            return await self._workers.run(beat.worker, order)
+            accepted = await self._workers.run(beat.worker, order)
         except BatonError as error:
-            take_back()
+            self._fleet.refused(given)
             self._refused(Role.PREFILL, beat.worker, request, error)
             return None
         except asyncio.CancelledError:
+            self._fleet.refused(given)
             self._give_back(Role.PREFILL, beat.worker, request)
             raise
+        self._fleet.answered(given, accepted.boot, accepted.beat)
+        return accepted
 
     def _refused(self, role: Role, worker: str, request: PlaceRequest, error: BatonError) -> None:
         """Pass over a worker that has no room or does not answer; raise what no other worker would judge otherwise.

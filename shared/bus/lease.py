@@ -27,6 +27,11 @@ class Lease:
         self._sent_s: OrderedDict[int, float] = OrderedDict()
         self._ends_s = clock() + self._duration_s
 
+    @property
+    def number(self) -> int:
+        """That of the last beat sent; 0 before the first."""
+        return self._number
+
     def sent(self) -> int:
         """The number of the beat that is sent now."""
         self._number += 1

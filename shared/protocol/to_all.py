@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from shared.core import KvEncoding, ModelParts, Role
-from shared.protocol.wire import Count, Message, Name
+from shared.protocol.wire import Count, Message, Name, SessionId
 
 
 class WorkerState(enum.StrEnum):
@@ -19,10 +19,11 @@ class Beat(Message, frozen=True, kw_only=True):
     """A process says it lives. Silent for three `interval_ms`, it is taken for dead.
 
     `boot` changes at every start, `connection` counts how often the process has connected again since: what it said
-    around such a moment may be lost. Workers count their beats in `number`. Gateways and schedulers leave model and
-    capacity empty. `queued_tokens` are prompt tokens accepted and not yet computed; `kv_free_bytes` is what a new
-    session could reserve. `parts` say in what two models of one name differ; workers of equal `arithmetic` compute the
-    same bits. `kv_encodings` are how prefill can send cells, or how decode takes them, first what it prefers.
+    around such a moment may be lost. Workers count their beats in `number`; `taken` are the sessions they have taken
+    since their last one. Gateways and schedulers leave model and capacity empty. `queued_tokens` are prompt tokens
+    accepted and not yet computed; `kv_free_bytes` is what a new session could reserve. `parts` say in what two models
+    of one name differ; workers of equal `arithmetic` compute the same bits. `kv_encodings` are how prefill can send
+    cells, or how decode takes them, first what it prefers.
     """
 
     worker: Name
@@ -32,6 +33,7 @@ class Beat(Message, frozen=True, kw_only=True):
     interval_ms: Count
     connection: Count = 0
     number: Count = 0
+    taken: tuple[SessionId, ...] = ()
     model: str = ""
     fingerprint: str = ""
     context_tokens: Count = 0

@@ -30,7 +30,8 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
 
     `credit_bytes` is how much KV payload may be published before the first `Credit`; `cached_tokens` is the prefix
     the worker holds already; `transfer` must stand in every chunk. `kv_encodings`: how cells may travel (`KvEncoding`),
-    what is wanted first. `boot` is which start of the worker holds it.
+    what is wanted first. `boot` is which start of the worker holds it, `beat` the number of its last beat until now:
+    later ones say so themselves.
     """
 
     session: SessionId
@@ -41,6 +42,7 @@ class ClaimGranted(Message, frozen=True, kw_only=True):
     cached_tokens: Count = 0
     kv_encodings: tuple[str, ...] = (KvEncoding.EXACT.value,)
     boot: str = ""
+    beat: Count = 0
 
 
 class PrefillReport(Message, frozen=True, kw_only=True):

@@ -33,13 +33,17 @@ class RunPrefill(Message, frozen=True, kw_only=True):
 
 
 class RunAccepted(Message, frozen=True, kw_only=True):
-    """Reply to `RunPrefill`: queued, behind `queued_tokens` prompt tokens, by this start (`boot`) of the worker."""
+    """Reply to `RunPrefill`: queued, behind `queued_tokens` prompt tokens, by this start (`boot`) of the worker.
+
+    `beat` is the number of its last beat until now: later ones say so themselves.
+    """
 
     session: SessionId
     epoch: U32
     worker: Name
     queued_tokens: Count
     boot: str = ""
+    beat: Count = 0
 
 
 class Credit(Message, frozen=True, kw_only=True, tag="credit", tag_field="kind"):

@@ -64,6 +64,7 @@ class WorkerLinks:
         self._heartbeat: Heartbeat | None = None
         self._keeper: TenureKeeper | None = None
         self._said = Said()
+        self._taken: list[str] = []
 
     @property
     def boot(self) -> str:
@@ -110,6 +111,16 @@ class WorkerLinks:
         )
         self._tasks.start(self._heartbeat.run(), name="heartbeat")
         self._tasks.start(self._keeper.run(), name="tenure")
+
+    def took(self, session: str) -> None:
+        """This worker has a session more; the fleet is told soon."""
+        self._taken.append(session)
+        self.changed()
+
+    def taken(self) -> tuple[str, ...]:
+        """All sessions that it `took` since this was asked last."""
+        taken, self._taken = tuple(self._taken), []
+        return taken
 
     def changed(self) -> None:
         """Tell the fleet soon that load or state changed."""

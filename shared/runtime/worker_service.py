@@ -174,6 +174,7 @@ class WorkerService:
             interval_ms=round(self._identity.beat_interval_s * 1000),
             connection=links.control.reconnects,
             number=links.lease.sent(),
+            taken=links.taken(),
             model=engine.spec.name,
             fingerprint=engine.spec.fingerprint,
             parts=engine.spec.parts,

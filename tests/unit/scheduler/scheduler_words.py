@@ -28,9 +28,10 @@ def decode_beat(worker: str, **changes: object) -> Beat:
     beat = Beat(
         worker=worker,
         role=Role.DECODE,
-        boot="boot",
+        boot="",
         state=WorkerState.READY,
         interval_ms=1000,
+        number=1,
         model=MODEL,
         fingerprint=FINGERPRINT,
         kv_token_bytes=1,
@@ -45,9 +46,10 @@ def prefill_beat(worker: str, **changes: object) -> Beat:
     beat = Beat(
         worker=worker,
         role=Role.PREFILL,
-        boot="boot",
+        boot="",
         state=WorkerState.READY,
         interval_ms=1000,
+        number=1,
         model=MODEL,
         fingerprint=FINGERPRINT,
         queue_limit_tokens=1000,
@@ -94,6 +96,7 @@ class ScriptedWorkers:
 
     def __init__(self) -> None:
         self.boot = ""
+        self.beat = 1
         self.kv_encodings: tuple[str, ...] = ("exact",)
         self.answers: dict[str, list[BatonError | asyncio.Event | None]] = {}
         self.asked: list[str] = []
@@ -115,12 +118,15 @@ class ScriptedWorkers:
             cached_tokens=2,
             kv_encodings=self.kv_encodings,
             boot=self.boot,
+            beat=self.beat,
         )
 
     async def run(self, worker: str, run: RunPrefill) -> RunAccepted:
         self.runs.append(run)
         await self._answer(worker)
-        return RunAccepted(session=run.session, epoch=run.epoch, worker=worker, queued_tokens=0, boot=self.boot)
+        return RunAccepted(
+            session=run.session, epoch=run.epoch, worker=worker, queued_tokens=0, boot=self.boot, beat=self.beat
+        )
 
     def cancel(self, role: Role, worker: str, cancel: Cancel) -> None:
         self.cancels.append((role, worker, cancel))

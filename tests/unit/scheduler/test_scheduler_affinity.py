@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from scheduler_words import MODEL, ScriptedWorkers, decode_beat, fleet_of, prefill_beat, request
 
 from services.scheduler.affinity import BLOCK_TOKENS, HOLDERS, PrefixAffinity, WorkerStart, beginnings, start_of
@@ -84,7 +85,6 @@ def test_of_equally_loaded_decodes_the_one_that_has_most_comes_first_and_load_co
 async def test_the_next_turn_goes_where_the_last_one_was():
     """The other workers are idle as well, and come first by name."""
     workers = ScriptedWorkers()
-    workers.boot = "boot"
     beats = [
         decode_beat("d0", kv_total_bytes=10_000, kv_free_bytes=10_000),
         decode_beat("d1", kv_total_bytes=10_000, kv_free_bytes=10_000),
@@ -98,7 +98,7 @@ async def test_the_next_turn_goes_where_the_last_one_was():
     fleet.hear(prefill_beat("p0", queued_tokens=900))
     first = await placer.place(turns[0], 5000)
     for beat in beats:
-        fleet.hear(beat)
+        fleet.hear(msgspec.structs.replace(beat, number=2))
     second = await placer.place(turns[1], 5000)
     assert first == second
     assert second is not None
@@ -109,12 +109,11 @@ async def test_the_next_turn_goes_where_the_last_one_was():
 async def test_what_is_cached_of_a_prompt_is_no_load():
     """A worker that has the beginning gets one prompt after the other before it has said anything of them."""
     workers = ScriptedWorkers()
-    workers.boot = "boot"
     beats = [decode_beat("d0", kv_total_bytes=10_000, kv_free_bytes=10_000), prefill_beat("p0"), prefill_beat("p1")]
     fleet = fleet_of(*beats)
     placer = Placer(fleet, workers)
     await placer.place(request(0, prompt_ids=pack_ids(LONG[:300])), 5000)
     for beat in beats:
-        fleet.hear(beat)
+        fleet.hear(msgspec.structs.replace(beat, number=2))
     placements = [await placer.place(request(turn, prompt_ids=pack_ids(LONG[:300])), 5000) for turn in range(1, 4)]
     assert [placement.prefill for placement in placements if placement is not None] == ["p0"] * 3

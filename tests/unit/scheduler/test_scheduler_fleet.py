@@ -17,6 +17,8 @@ from scheduler_words import (
 from services.scheduler.fleet import Fleet
 from shared.protocol.to_all import Beat, WorkerState
 
+SESSION = "5" * 32
+
 
 def decodes(fleet: Fleet, capacity_tokens: int = CAPACITY_TOKENS) -> list[str]:
     return [beat.worker for beat in fleet.decodes(MODEL, capacity_tokens)]
@@ -82,8 +84,8 @@ def test_a_prompt_longer_than_the_limit_may_go_to_an_empty_queue() -> None:
 
 def test_what_was_placed_since_the_last_beat_counts_as_load() -> None:
     fleet = fleet_of(a := decode_beat("a"), decode_beat("b"), p := prefill_beat("p"), prefill_beat("q"))
-    fleet.give_decode(a, CAPACITY_TOKENS)
-    fleet.give_prefill(p, PROMPT_TOKENS)
+    fleet.give_decode(a, SESSION, CAPACITY_TOKENS)
+    fleet.give_prefill(p, SESSION, PROMPT_TOKENS)
     assert (decodes(fleet), prefills(fleet)) == (["b", "a"], ["q", "p"])
 
 
@@ -91,36 +93,58 @@ def test_seats_and_memory_given_since_the_last_beat_are_taken() -> None:
     fleet = fleet_of(beat := decode_beat("d"))
     for _ in range(10):
         assert decodes(fleet) == ["d"]
-        fleet.give_decode(beat, CAPACITY_TOKENS)
+        fleet.give_decode(beat, SESSION, CAPACITY_TOKENS)
     assert decodes(fleet) == []
 
 
-def test_a_beat_replaces_what_was_believed() -> None:
-    fleet = fleet_of(beat := decode_beat("d", session_limit=1))
-    fleet.give_decode(beat, CAPACITY_TOKENS)
+def test_a_beat_sent_after_the_answer_replaces_what_was_believed() -> None:
+    fleet = fleet_of(decode_beat("d", session_limit=1, number=4))
+    beat = decode_beat("d", session_limit=1, number=5)
+    fleet.answered(fleet.give_decode(beat, SESSION, CAPACITY_TOKENS), "", beat=4)
+    assert decodes(fleet) == []
     fleet.hear(beat)
     assert decodes(fleet) == ["d"]
 
 
-def test_taking_back_undoes_what_was_given() -> None:
-    fleet = fleet_of(beat := decode_beat("d", session_limit=1))
-    take_back = fleet.give_decode(beat, CAPACITY_TOKENS)
-    take_back()
+def test_a_beat_that_crosses_the_question_does_not_make_room() -> None:
+    fleet = fleet_of(decode_beat("d", session_limit=1))
+    given = fleet.give_decode(decode_beat("d"), SESSION, CAPACITY_TOKENS)
+    fleet.hear(crossed := decode_beat("d", session_limit=1, number=2))
+    assert decodes(fleet) == []
+    fleet.answered(given, "", beat=2)
+    fleet.hear(crossed)
+    assert decodes(fleet) == []
+
+
+def test_a_session_that_a_beat_tells_of_before_the_answer_is_here_counts_once() -> None:
+    fleet = fleet_of(decode_beat("d", session_limit=2))
+    given = fleet.give_decode(decode_beat("d"), SESSION, CAPACITY_TOKENS)
+    fleet.hear(decode_beat("d", session_limit=2, sessions=1, number=2, taken=(SESSION,)))
+    assert decodes(fleet) == ["d"]
+    fleet.answered(given, "", beat=1)
     assert decodes(fleet) == ["d"]
 
 
-def test_taking_back_after_a_beat_does_not_hide_what_is_given_next() -> None:
+def test_the_next_start_of_a_worker_has_nothing_of_what_its_last_one_took() -> None:
+    fleet = fleet_of(beat := decode_beat("d", session_limit=1, number=7))
+    fleet.answered(fleet.give_decode(beat, SESSION, CAPACITY_TOKENS), "", beat=7)
+    fleet.hear(decode_beat("d", session_limit=1, boot="next", number=1))
+    assert decodes(fleet) == ["d"]
+
+
+def test_what_was_refused_does_not_count() -> None:
     fleet = fleet_of(beat := decode_beat("d", session_limit=1))
-    take_back = fleet.give_decode(beat, CAPACITY_TOKENS)
-    fleet.hear(beat)
-    take_back()
-    fleet.give_decode(beat, CAPACITY_TOKENS)
+    given = fleet.give_decode(beat, SESSION, CAPACITY_TOKENS)
+    fleet.refused(given)
+    assert decodes(fleet) == ["d"]
+    fleet.give_decode(beat, SESSION, CAPACITY_TOKENS)
+    fleet.refused(given)
     assert decodes(fleet) == []
 
 
 def test_a_prefill_and_a_decode_of_one_name_are_two_workers() -> None:
     fleet = fleet_of(beat := decode_beat("w", session_limit=1), prefill_beat("w"))
-    fleet.give_decode(beat, CAPACITY_TOKENS)
+    fleet.give_decode(beat, SESSION, CAPACITY_TOKENS)
     fleet.hear(prefill_beat("w"))
     assert decodes(fleet) == []
 
@@ -128,11 +152,11 @@ def test_a_prefill_and_a_decode_of_one_name_are_two_workers() -> None:
 def test_a_silent_worker_is_forgotten_with_what_was_given_to_it() -> None:
     clock = Clock()
     fleet = fleet_of(beat := decode_beat("d"), clock=clock)
-    fleet.give_decode(beat, CAPACITY_TOKENS)
+    fleet.give_decode(beat, SESSION, CAPACITY_TOKENS)
     clock.now_s += 3.1
     assert decodes(fleet) == []
     fleet.hear(decode_beat("other"))
-    assert fleet._given == {}
+    assert not fleet._given
 
 
 def test_a_model_is_served_when_both_phases_are_ready_full_or_not() -> None:
