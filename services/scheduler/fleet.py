@@ -44,10 +44,11 @@ class Fleet:
         """All that live."""
         return [beat for role in (Role.PREFILL, Role.DECODE) for beat in self.liveness.alive(role)]
 
-    def serves(self, model: str) -> bool:
-        """Whether both phases of `model` are alive and ready and pair, full or not."""
+    def serves(self, model: str, fingerprint: str = "") -> bool:
+        """Whether both phases of `model` are alive and ready and pair, full or not; if given, in this `fingerprint`."""
         prefills = {beat.fingerprint for beat in self.liveness.ready(Role.PREFILL, model)}
-        return any(beat.fingerprint in prefills for beat in self.liveness.ready(Role.DECODE, model))
+        pairs = prefills & {beat.fingerprint for beat in self.liveness.ready(Role.DECODE, model)}
+        return fingerprint in pairs if fingerprint else bool(pairs)
 
     def knows(self, model: str) -> bool:
         """Whether what is not seen of `model` is not there: a young scheduler may just not have heard it yet."""

@@ -30,11 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """The two workers that hold a session now, in which of their starts, and how its decode computes."""
+    """The two workers that hold a session now, in which of their starts, and how its decode computes which model."""
 
     prefill: str
     decode: str
     arithmetic: str = ""
+    fingerprint: str = ""
     prefill_boot: str = ""
     decode_boot: str = ""
 
@@ -50,17 +51,20 @@ class Placer:
     async def place(self, request: PlaceRequest, deadline_ms: int) -> Placement | None:
         """The placement, or None when nobody has room now.
 
-        Raises Unavailable when a phase has no live worker, ContextExceeded when the request can never fit, and what a
+        Raises Unavailable when a phase has no live worker of the model, or of the one that made the session's tokens, ContextExceeded when the request can never fit, and what a
         worker found wrong with the request itself.
         """
         capacity_tokens = _capacity_tokens(request)
-        self._check_fleet(request.model, capacity_tokens)
+        self._check_fleet(request, capacity_tokens)
         if not self._fleet.prefills(request.model, _prompt_tokens(request)):
             return None
         names = beginnings(request.prompt_ids, request.cache_salt)
         cached = self._affinity.cached(names)
-        decodes = self._fleet.decodes(request.model, capacity_tokens, cached)
+        decodes = _of_one_model(request, self._fleet.decodes(request.model, capacity_tokens, cached))
+        without_prefill: set[str] = set()
         for beat in _in_order(request, _of_one_tokenizer(request, decodes)):
+            if beat.fingerprint in without_prefill:
+                continue
             if not self._fleet.prefills(request.model, _prompt_tokens(request), beat.fingerprint):
                 continue
             grant = await self._claim(beat, request, deadline_ms)
@@ -68,21 +72,25 @@ class Placer:
                 continue
             accepted = await self._run(beat, grant, request, deadline_ms, cached)
             if accepted is None:
-                return None
+                without_prefill.add(beat.fingerprint)
+                continue
             prefill = WorkerStart(Role.PREFILL, accepted.worker, accepted.boot)
             self._affinity.note(names, prefill, WorkerStart(Role.DECODE, beat.worker, grant.boot))
             return Placement(
                 prefill=accepted.worker,
                 decode=beat.worker,
                 arithmetic=beat.arithmetic,
+                fingerprint=beat.fingerprint,
                 prefill_boot=accepted.boot,
                 decode_boot=grant.boot,
             )
         return None
 
-    def _check_fleet(self, model: str, capacity_tokens: int) -> None:
-        if not self._fleet.serves(model) and self._fleet.knows(model):
-            raise Unavailable(f"no prefill and decode worker of {model} that pair are ready", retry_after_ms=1000)
+    def _check_fleet(self, request: PlaceRequest, capacity_tokens: int) -> None:
+        model = request.model
+        if not self._fleet.serves(model, request.fingerprint) and self._fleet.knows(model):
+            named = f"{model} {request.fingerprint}".strip()
+            raise Unavailable(f"no prefill and decode worker of {named} that pair are ready", retry_after_ms=1000)
         if self._fleet.never_fits(model, capacity_tokens):
             raise ContextExceeded(f"no decode worker has KV memory for {capacity_tokens} tokens")
 
@@ -164,6 +172,11 @@ class Placer:
 
     def _give_back(self, role: Role, worker: str, request: PlaceRequest) -> None:
         self._workers.cancel(role, worker, Cancel(session=request.session, epoch=request.epoch, fence=False))
+
+
+def _of_one_model(request: PlaceRequest, decodes: list[Beat]) -> list[Beat]:
+    """Those that may go on with a session's tokens: another model's would not be the same answer."""
+    return [beat for beat in decodes if request.fingerprint in ("", beat.fingerprint)]
 
 
 def _of_one_tokenizer(request: PlaceRequest, decodes: list[Beat]) -> list[Beat]:

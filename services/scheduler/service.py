@@ -133,6 +133,7 @@ class SchedulerService:
             decode=placement.decode,
             queue_ms=queue_ms,
             arithmetic=placement.arithmetic,
+            fingerprint=placement.fingerprint,
             prefill_boot=placement.prefill_boot,
             decode_boot=placement.decode_boot,
         )

@@ -62,8 +62,8 @@ class Owned(Message, frozen=True, kw_only=True):
 class Appended(Message, frozen=True, kw_only=True):
     """Tokens `[index, index + n)` of the session as int32 bytes, and its end once it has one: `finish` or `error`.
 
-    `left_ms` is what was left of the deadline, `arithmetic` that of the decode (see `PlaceRequest`). `finish` is that
-    of the workers, or `stop` where a stop string was found.
+    `left_ms` is what was left of the deadline, `arithmetic` and `fingerprint` those of the decode (see `PlaceRequest`).
+    `finish` is that of the workers, or `stop` where a stop string was found.
     """
 
     tenure: Tenure
@@ -71,6 +71,7 @@ class Appended(Message, frozen=True, kw_only=True):
     ids: bytes
     left_ms: Count
     arithmetic: str = ""
+    fingerprint: str = ""
     logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish: FinishReason | None = None
     error: ErrorInfo | None = None

@@ -12,7 +12,8 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
     by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
     earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
-    workers of the same are asked first. `tokenizer` is the digest of the gateway's own: workers that know theirs, and
+    workers of the same are asked first. `fingerprint` is that of the model that made them: no other may go on; empty:
+    not known, or there are none. `tokenizer` is the digest of the gateway's own: workers that know theirs, and
     have another, are not asked; empty: not known. `trial`: a worker died of it, perhaps; whoever gets it computes it
     alone. Only prompts of equal `cache_salt` share what is cached.
     """
@@ -28,13 +29,14 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     emitted: Count = 0
     avoid: tuple[Name, ...] = ()
     arithmetic: str = ""
+    fingerprint: str = ""
     tokenizer: str = ""
     trial: bool = False
     cache_salt: CacheSalt = ""
 
 
 class Placed(Message, frozen=True, kw_only=True):
-    """Reply to `PlaceRequest`: who holds the session now, how its decode computes, and how long it waited.
+    """Reply to `PlaceRequest`: who holds the session now, how its decode computes which model, and how long it waited.
 
     The boots are those of the starts that took it: a worker may have been started anew before this is heard.
     """
@@ -45,6 +47,7 @@ class Placed(Message, frozen=True, kw_only=True):
     decode: Name
     queue_ms: float
     arithmetic: str = ""
+    fingerprint: str = ""
     prefill_boot: str = ""
     decode_boot: str = ""
 

@@ -28,7 +28,7 @@ class History:
         self.tenure = 0
         self.owner_sequence = 0
         self.left_s = opened.deadline_ms / 1000
-        self.arithmetic = ""
+        self.arithmetic = self.fingerprint = ""
         self.tokens: list[SampledToken] = []
         self.finish: FinishReason | None = None
         self.error: BatonError | None = None
@@ -67,6 +67,7 @@ class History:
         self.tokens += _tokens(appended)[known - appended.index :]
         self.left_s = appended.left_ms / 1000
         self.arithmetic = appended.arithmetic or self.arithmetic
+        self.fingerprint = appended.fingerprint or self.fingerprint
         if appended.finish is not None or appended.error is not None:
             self.finish, self.timings = appended.finish, appended.timings
             self.error = None if appended.error is None else error_from(appended.error)

@@ -48,7 +48,7 @@ class Driver:
         if self._stopped_by(tokens):
             finish = FinishReason.STOP
             self._course.end(kept.session)
-        kept.page.arithmetic = kept.session.arithmetic
+        kept.page.arithmetic, kept.page.fingerprint = kept.session.arithmetic, kept.session.fingerprint
         kept.transcript.extend(tokens, finish, kept.session.timeline.timings() if finish is not None else None)
         self._writer.note(kept.page)
 

@@ -27,7 +27,7 @@ class Page:
     ) -> None:
         self.session = session
         self.tenure = tenure
-        self.arithmetic = ""
+        self.arithmetic = self.fingerprint = ""
         self.closed = False
         self._transcript = transcript
         self._left_s = left_s
@@ -60,6 +60,7 @@ class Page:
             ids=pack_ids([token.token_id for token in tokens]),
             left_ms=max(0, int(self._left_s() * 1000)),
             arithmetic=self.arithmetic,
+            fingerprint=self.fingerprint,
             logprobs=_logprobs(tokens),
             finish=transcript.finish if last else None,
             error=transcript.error.info if last and transcript.error is not None else None,

@@ -44,6 +44,7 @@ class KeptSession:
             epoch=first_epoch(history.tenure),
             emitted=tuple(token.token_id for token in history.tokens),
             arithmetic=history.arithmetic,
+            fingerprint=history.fingerprint,
         )
         request = msgspec.structs.replace(history.request, deadline_s=history.left_s)
         return cls(Session(request, resumption), transcript, history.tenure)

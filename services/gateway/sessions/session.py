@@ -23,13 +23,14 @@ from shared.protocol.wire import pack_ids
 class Resumption(msgspec.Struct, frozen=True, kw_only=True):
     """What another gateway has done of a session: it goes on in `epoch`, which is above all of that gateway's.
 
-    `arithmetic` is that of the decode that made the `emitted` tokens, empty where it is not known.
+    `arithmetic` and `fingerprint` are those of the decode that made the `emitted` tokens, empty where not known.
     """
 
     session: str
     epoch: int
     emitted: tuple[int, ...]
     arithmetic: str = ""
+    fingerprint: str = ""
 
 
 class Session:
@@ -59,6 +60,7 @@ class Session:
         self.heard: dict[tuple[Role, str], str] = {}
         self.gaps_s: list[float] = []
         self.arithmetic = begun.arithmetic
+        self.fingerprint = begun.fingerprint
         self._delivery = Delivery(begun.epoch, len(begun.emitted))
         self._emitted = list(begun.emitted)
         self._resumed_at = self._epoch_start = len(begun.emitted)
@@ -177,6 +179,7 @@ class Session:
             emitted=len(self._emitted),
             avoid=tuple(self._left_workers),
             arithmetic=self.arithmetic,
+            fingerprint=self.fingerprint if self._emitted else "",
             tokenizer=tokenizer,
             trial=self.trial,
             cache_salt=self.request.cache_salt,
@@ -185,6 +188,7 @@ class Session:
     def place(self, placed: Placed) -> None:
         self.placed = placed
         self.arithmetic = placed.arithmetic
+        self.fingerprint = placed.fingerprint
         self._placed_at_s = self.heard_at_s = time.monotonic()
         self.timeline.placed(placed)
 

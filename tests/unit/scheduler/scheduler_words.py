@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from services.scheduler.fleet import Fleet
+from services.scheduler.placer import Placement
 from shared.core import Role, SamplingParams
 from shared.errors import BatonError
 from shared.protocol.to_all import Beat, WorkerState
@@ -69,6 +70,11 @@ def request(number: int = 0, **changes: object) -> PlaceRequest:
         deadline_ms=20_000,
     )
     return msgspec.structs.replace(found, **changes)
+
+
+def placement(*, prefill: str, decode: str, **changes: str) -> Placement:
+    """Of a request for `MODEL`."""
+    return Placement(prefill=prefill, decode=decode, **{"fingerprint": FINGERPRINT, **changes})
 
 
 class Clock:

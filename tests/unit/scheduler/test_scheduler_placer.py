@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scheduler_words import ScriptedWorkers, decode_beat, fleet_of, prefill_beat, request
+from scheduler_words import MODEL, ScriptedWorkers, decode_beat, fleet_of, placement, prefill_beat, request
 
 from services.scheduler import fleet
 from services.scheduler.fleet import Fleet
@@ -23,7 +23,7 @@ from shared.errors import (
     Unavailable,
     UnsupportedModel,
 )
-from shared.protocol.to_all import Beat
+from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_scheduler import PlaceRequest
 from shared.runtime.tasks import Tasks
 
@@ -41,6 +41,10 @@ class Setting:
         self.fleet: Fleet = fleet_of(*beats)
         self.placer = Placer(self.fleet, self.workers)
 
+    def hear(self, *beats: Beat) -> None:
+        for beat in beats:
+            self.fleet.hear(beat)
+
     async def place(self, what: PlaceRequest | None = None) -> Placement | None:
         return await self.placer.place(what or request(), 5000)
 
@@ -57,7 +61,7 @@ def it() -> Setting:
 
 
 async def test_a_decode_claims_and_then_a_prefill_runs(it: Setting) -> None:
-    assert await it.place() == Placement(prefill="p0", decode="d0")
+    assert await it.place() == placement(prefill="p0", decode="d0")
     assert it.workers.asked == ["d0", "p0"]
     (claim,), (run,) = it.workers.claims, it.workers.runs
     assert (claim.session, claim.epoch, claim.deadline_ms) == (request().session, 0, 5000)
@@ -69,32 +73,32 @@ async def test_a_decode_claims_and_then_a_prefill_runs(it: Setting) -> None:
 async def test_the_starts_that_took_it_are_named(it: Setting) -> None:
     """The gateway may hear a worker for the first time when it has been started anew since."""
     it.workers.boot = "b7"
-    assert await it.place() == Placement(prefill="p0", decode="d0", prefill_boot="b7", decode_boot="b7")
+    assert await it.place() == placement(prefill="p0", decode="d0", prefill_boot="b7", decode_boot="b7")
 
 
 @pytest.mark.parametrize("error", PASSED_OVER, ids=code)
 async def test_a_decode_that_has_no_room_is_passed_over(it: Setting, error: Exception) -> None:
     it.workers.answers["d0"] = [error]
-    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert await it.place() == placement(prefill="p0", decode="d1")
     assert it.given_back == []
 
 
 @pytest.mark.parametrize("error", PASSED_OVER, ids=code)
 async def test_a_prefill_that_has_no_room_is_passed_over(it: Setting, error: Exception) -> None:
     it.workers.answers["p0"] = [error]
-    assert await it.place() == Placement(prefill="p1", decode="d0")
+    assert await it.place() == placement(prefill="p1", decode="d0")
     assert it.given_back == []
 
 
 async def test_a_silent_decode_is_told_to_forget_and_passed_over(it: Setting) -> None:
     it.workers.answers["d0"] = [DeadlineExceeded("silence")]
-    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert await it.place() == placement(prefill="p0", decode="d1")
     assert it.given_back == [(Role.DECODE, "d0")]
 
 
 async def test_a_silent_prefill_is_told_to_forget_and_passed_over(it: Setting) -> None:
     it.workers.answers["p0"] = [DeadlineExceeded("silence")]
-    assert await it.place() == Placement(prefill="p1", decode="d0")
+    assert await it.place() == placement(prefill="p1", decode="d0")
     assert it.given_back == [(Role.PREFILL, "p0")]
 
 
@@ -158,7 +162,7 @@ async def test_a_refused_placement_is_not_counted_as_load() -> None:
     it = Setting(decode_beat("d0", session_limit=1), prefill_beat("p0"))
     it.workers.answers["d0"] = [Overloaded("full")]
     assert await it.place() is None
-    assert await it.place(request(1)) == Placement(prefill="p0", decode="d0")
+    assert await it.place(request(1)) == placement(prefill="p0", decode="d0")
 
 
 async def test_requests_placed_at_once_do_not_all_go_to_one_worker(it: Setting) -> None:
@@ -184,8 +188,32 @@ async def test_a_prefill_of_another_build_of_the_model_is_not_asked() -> None:
 
 async def test_a_decode_that_pairs_with_nobody_is_passed_over() -> None:
     it = Setting(decode_beat("d0", fingerprint="f" * 16), decode_beat("d1", sessions=5), prefill_beat("p0"))
-    assert await it.place() == Placement(prefill="p0", decode="d1")
+    assert await it.place() == placement(prefill="p0", decode="d1")
     assert it.workers.asked == ["d1", "p0"]
+
+
+async def test_a_decode_whose_prefills_are_full_leaves_the_prompt_to_one_of_another_build() -> None:
+    other = "f" * 16
+    it = Setting(decode_beat("d0"), decode_beat("d1"), prefill_beat("p0"))
+    it.hear(decode_beat("d2", fingerprint=other, sessions=5), prefill_beat("p2", fingerprint=other))
+    it.workers.answers["p0"] = [Overloaded("full")]
+    assert await it.place() == placement(prefill="p2", decode="d2", fingerprint=other)
+    assert it.workers.asked == ["d0", "p0", "d2", "p2"]
+
+
+async def test_a_session_with_tokens_stays_with_the_model_that_made_them() -> None:
+    """In a fleet that is half way to other weights."""
+    other = "f" * 16
+    it = Setting(decode_beat("d0"), prefill_beat("p0"))
+    it.hear(decode_beat("d1", fingerprint=other, sessions=5), prefill_beat("p1", fingerprint=other))
+    begun = request(emitted=4, fingerprint=other)
+    assert await it.place(begun) == placement(prefill="p1", decode="d1", fingerprint=other)
+    it.hear(decode_beat("d1", fingerprint=other, sessions=10, number=3))
+    assert await it.place(begun) is None
+    it.hear(decode_beat("d1", fingerprint=other, state=WorkerState.STOPPED, number=4))
+    with pytest.raises(Unavailable, match=f"{MODEL} {other} that pair"):
+        await it.place(begun)
+    assert await it.place(request(1)) == placement(prefill="p0", decode="d0")
 
 
 async def test_workers_with_another_tokenizer_than_the_gateway_are_not_asked() -> None:
@@ -207,9 +235,9 @@ async def test_a_session_with_tokens_moves_to_workers_that_compute_alike() -> No
     beats = [decode_beat("d0", arithmetic="b"), decode_beat("d1", arithmetic="a", sessions=5)]
     beats += [prefill_beat("p0", arithmetic="b"), prefill_beat("p1", arithmetic="a", queued_tokens=50)]
     moved = await Setting(*beats).place(request(emitted=4, arithmetic="a"))
-    assert moved == Placement(prefill="p1", decode="d1", arithmetic="a")
+    assert moved == placement(prefill="p1", decode="d1", arithmetic="a")
     new = await Setting(*beats).place(request(arithmetic="a"))
-    assert new == Placement(prefill="p0", decode="d0", arithmetic="b")
+    assert new == placement(prefill="p0", decode="d0", arithmetic="b")
 
 
 async def test_other_arithmetic_is_better_than_a_worker_that_failed() -> None:

@@ -7,8 +7,11 @@ import pytest
 
 from services.gateway.generation import GenerationRequest
 from services.gateway.journal.history import History, opened
+from services.gateway.kept.page import Page
+from services.gateway.kept.session import KeptSession
+from services.gateway.kept.transcript import Transcript
 from shared.bus.memory_stream import Stored
-from shared.core import FinishReason, SamplingParams, TokenLogprob
+from shared.core import FinishReason, SampledToken, SamplingParams, TokenLogprob
 from shared.errors import DeadlineExceeded, ProtocolError
 from shared.protocol.journal import Appended, Owned, Rendering, first_epoch
 from shared.protocol.to_client import Timings
@@ -18,7 +21,7 @@ SESSION = "0" * 32
 REQUEST = GenerationRequest(
     request_id="r",
     prompt_ids=(1, 2, 3),
-    max_tokens=9,
+    max_tokens=90,
     sampling=SamplingParams(temperature=1.0, seed=7, logit_bias={5: 1.0}, logprobs=1),
     stop=("END",),
     deadline_s=12.5,
@@ -99,6 +102,16 @@ def test_the_end_comes_with_what_belongs_to_it():
     timings = Timings(total_ms=3.0)
     found = history(request(), tokens(0, 5, finish=FinishReason.STOP, timings=timings), tokens(1, 6))
     assert (ids_of(found), found.finish, found.timings, found.ended) == ([5], FinishReason.STOP, timings, True)
+
+
+def test_what_made_the_tokens_is_known_for_those_to_come():
+    page = Page(SESSION, 0, Transcript([SampledToken(token) for token in range(20)]), lambda: 1.0)
+    page.arithmetic, page.fingerprint = "bfloat16", "f" * 16
+    record = page.next()
+    assert record is not None
+    resumed = KeptSession.resumed(history(request(), ("tokens", record))).session
+    asked = resumed.place_request("g", "m")
+    assert (asked.emitted, asked.arithmetic, asked.fingerprint) == (20, "bfloat16", "f" * 16)
 
 
 def test_a_failure_is_the_same_error_again():

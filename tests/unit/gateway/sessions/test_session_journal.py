@@ -89,7 +89,8 @@ async def test_tokens_that_are_there_are_read_even_past_the_deadline():
 
 async def test_a_new_epoch_asks_for_what_is_left():
     session = Session(request([1, 2, 3], max_tokens=16))
-    session.place(msgspec.structs.replace(placed(), arithmetic="bfloat16"))
+    session.place(msgspec.structs.replace(placed(), arithmetic="bfloat16", fingerprint="f" * 16))
+    assert session.place_request("gateway", "model").fingerprint == ""
     session.on_frame(frame(0, [10, 11]))
     session.on_frame(frame(5, [66]))
     session.fail(WorkerFailed("silent"))
@@ -98,7 +99,7 @@ async def test_a_new_epoch_asks_for_what_is_left():
     assert (asked.epoch, asked.emitted, asked.max_tokens) == (1, 2, 16)
     assert unpack_ids(asked.prompt_ids) == [1, 2, 3, 10, 11]
     assert asked.avoid == ("p0", "d0")
-    assert asked.arithmetic == "bfloat16"
+    assert (asked.arithmetic, asked.fingerprint) == ("bfloat16", "f" * 16)
     assert session.placed is None
     session.on_frame(frame(2, [12], 1))
     assert ids_of((await session.next_tokens())[0]) == [10, 11, 12]
