@@ -1,4 +1,4 @@
-"""The scheduler service: a shell around fleet, placer and waiting room. Several may run; each hears all beats."""
+"""The scheduler service: a shell around fleet, placer and waiting rooms. Several may run; each hears all beats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.scheduler.fleet import Fleet
 from services.scheduler.pair_log import PairLog
 from services.scheduler.placer import Placement, Placer
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.waiting_room import WaitingRoom
+from services.scheduler.waiting_rooms import WaitingRooms
 from services.scheduler.workers import BusWorkers
 from shared.bus.connection import Bus, Listening
 from shared.bus.outbox import Outbox
@@ -61,10 +61,15 @@ class SchedulerService:
         self._outbox = Outbox(bus)
         self._tasks.start(self._outbox.run(), name="outbox")
         self._workers = BusWorkers(bus, self._outbox, self._settings.claim_timeout_s)
-        self._room = WaitingRoom(Placer(self._fleet, self._workers).place, self._settings.queue_limit)
+        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
+        self._rooms = WaitingRooms(
+            Placer(self._fleet, self._workers).place,
+            self._settings.queue_limit,
+            self._begun_elsewhere,
+            self._heartbeat.changed,
+        )
         await bus.listen(subjects.BEATS, self._hear)
         await bus.listen(subjects.CANCEL_PLACEMENT, self._on_cancel)
-        self._heartbeat = Heartbeat(bus, self._beat, self._settings.beat_interval_s)
         # Who takes a question is looked for among the beats: they must know this start of it first.
         await self._heartbeat.send()
         self._requests = await bus.serve(subjects.PLACE, PlaceRequest, self._place, queue=subjects.SCHEDULER_QUEUE)
@@ -87,7 +92,7 @@ class SchedulerService:
 
     async def hand_over(self) -> None:
         """Send those who still wait to another scheduler."""
-        self._room.close()
+        self._rooms.close()
         await self._nobody_inside()
 
     async def stop(self) -> None:
@@ -95,7 +100,7 @@ class SchedulerService:
         self._state = WorkerState.STOPPED
         if self._requests is not None:
             await self._requests.close()
-            self._room.close()
+            self._rooms.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.claim_timeout_s):
                     await self._nobody_inside()
@@ -107,7 +112,7 @@ class SchedulerService:
         await self._tasks.close()
 
     async def _nobody_inside(self) -> None:
-        while self._room.inside:
+        while self._rooms.inside:
             self._idle.clear()
             await self._idle.wait()
 
@@ -119,9 +124,9 @@ class SchedulerService:
             # The older epoch is over: if it is being placed right now, that must be undone.
             self._fences.raise_fence(request.session, request.epoch - 1)
         try:
-            placement = await self._room.place(request)
+            placement = await self._rooms.place(request)
         finally:
-            if not self._room.inside:
+            if not self._rooms.inside:
                 self._idle.set()
         self._undo_if_cancelled(request, placement)
         queue_ms = (time.monotonic() - started_s) * 1000
@@ -171,7 +176,14 @@ class SchedulerService:
         if beat.role in (Role.PREFILL, Role.DECODE):
             self._fleet.hear(beat)
             self._pair_log.hear(beat, self._fleet.workers())
-            self._room.fleet_changed()
+            self._rooms.fleet_changed()
+        elif beat.role is Role.SCHEDULER and beat.worker != self._id:
+            self._fleet.liveness.hear(beat)
+            self._rooms.fleet_changed()
+
+    def _begun_elsewhere(self, model: str) -> bool:
+        """Whether streams of `model` that have begun wait for room at another scheduler."""
+        return any(model in beat.begun_waiting for beat in self._fleet.liveness.alive(Role.SCHEDULER))
 
     def _on_cancel(self, _subject: str, data: bytes) -> None:
         try:
@@ -180,7 +192,7 @@ class SchedulerService:
             logger.warning("cancel refused: %s", error)
             return
         self._fences.raise_fence(cancel.session, cancel.epoch)
-        self._room.cancel(cancel.session, cancel.epoch)
+        self._rooms.cancel(cancel.session, cancel.epoch)
 
     def _beat(self) -> Beat:
         return Beat(
@@ -190,6 +202,7 @@ class SchedulerService:
             state=self._state,
             interval_ms=round(self._settings.beat_interval_s * 1000),
             connection=self._reconnects,
-            sessions=self._room.inside,
+            sessions=self._rooms.inside,
+            begun_waiting=tuple(sorted(self._rooms.begun)),
             session_limit=self._settings.queue_limit,
         )

@@ -1,6 +1,7 @@
 """Admission and queue: requests that find no room wait in order of arrival, up to a limit and their deadline.
 
-Streams that lost their workers go before those that have not begun: a client is reading them.
+Streams that lost their workers go before those that have not begun: a client is reading them. That holds for those that
+wait at other schedulers, too.
 """
 
 from __future__ import annotations
@@ -50,11 +51,23 @@ class Ticket:
 
 
 class WaitingRoom:
-    """Places at once while nobody waits; otherwise the head of the queue tries again when the fleet changes."""
+    """Places at once while nobody waits; otherwise the head of the queue tries again when the fleet changes.
 
-    def __init__(self, try_place: TryPlace, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    While `begun_elsewhere`, nobody is placed who has not begun. `queue_changed` is called after every change of it.
+    """
+
+    def __init__(
+        self,
+        try_place: TryPlace,
+        limit: int,
+        begun_elsewhere: Callable[[], bool] = lambda: False,
+        queue_changed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._try_place = try_place
         self._limit = limit
+        self._begun_elsewhere = begun_elsewhere
+        self._queue_changed = queue_changed
         self._clock = clock
         self._waiting: deque[Ticket] = deque()
         self._inside: dict[tuple[str, int], Ticket] = {}
@@ -69,6 +82,16 @@ class WaitingRoom:
     def inside(self) -> int:
         """Requests waiting or being placed."""
         return len(self._inside)
+
+    @property
+    def has_placed(self) -> bool:
+        """Whether it has ever found a place for anybody."""
+        return bool(self._placed_at_s)
+
+    @property
+    def begun_waits(self) -> bool:
+        """Whether a stream that has begun waits."""
+        return bool(self._waiting) and self._waiting[0].request.emitted > 0
 
     async def place(self, request: PlaceRequest) -> Placement:
         """Raises Overloaded when the queue is full, DeadlineExceeded, Cancelled, and what placing raises."""
@@ -86,7 +109,10 @@ class WaitingRoom:
         return placement
 
     def _is_behind_others(self, ticket: Ticket) -> bool:
-        return bool(self._waiting) and self._waiting[0].rank < ticket.rank
+        return bool(self._waiting and self._waiting[0].rank < ticket.rank) or self._gives_way(ticket)
+
+    def _gives_way(self, ticket: Ticket) -> bool:
+        return not ticket.request.emitted and self._begun_elsewhere()
 
     def _number(self, request: PlaceRequest) -> int:
         """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
@@ -136,10 +162,11 @@ class WaitingRoom:
         if len(self._waiting) >= self._limit and not ticket.request.emitted:
             raise Overloaded(f"{len(self._waiting)} requests wait already", retry_after_ms=self.retry_after_ms())
         bisect.insort(self._waiting, ticket, key=lambda waiting: waiting.rank)
+        self._queue_changed()
         try:
             while True:
                 await self._woken(ticket)
-                if self._waiting[0] is not ticket:
+                if self._waiting[0] is not ticket or self._gives_way(ticket):
                     continue
                 placement = await self._attempt(ticket)
                 if placement is not None:
@@ -147,6 +174,7 @@ class WaitingRoom:
         finally:
             self._waiting.remove(ticket)
             self._wake_head()
+            self._queue_changed()
 
     def _left_s(self, ticket: Ticket) -> float:
         return max(0.0, ticket.deadline_s - self._clock())

@@ -20,7 +20,8 @@ class Beat(Message, frozen=True, kw_only=True):
 
     `boot` changes at every start, `connection` counts how often the process has connected again since: what it said
     around such a moment may be lost. Workers count their beats in `number`; `taken` are the sessions they have taken
-    since their last one. Gateways and schedulers leave model and capacity empty. `queued_tokens` are prompt tokens
+    since their last one. Gateways and schedulers leave model and capacity empty; `begun_waiting` are the models whose
+    streams have begun, lost their workers, and wait for room at a scheduler. `queued_tokens` are prompt tokens
     accepted and not yet computed; `kv_free_bytes` is what a new session could reserve. `parts` say in what two models
     of one name differ; workers of equal `arithmetic` compute the same bits. `kv_encodings` are how prefill can send
     cells, or how decode takes them, first what it prefers.
@@ -48,3 +49,4 @@ class Beat(Message, frozen=True, kw_only=True):
     parts: ModelParts = ModelParts()
     arithmetic: str = ""
     kv_encodings: tuple[str, ...] = (KvEncoding.EXACT.value,)
+    begun_waiting: tuple[str, ...] = ()

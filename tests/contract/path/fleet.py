@@ -181,7 +181,7 @@ class Fleet:
             for name, at_rest in self._at_rest.items()
             if name in self._running and self._held(name) != at_rest
         ]
-        found += [f"requests in {name}" for name, service in self.schedulers.items() if service._room.inside]
+        found += [f"requests in {name}" for name, service in self.schedulers.items() if service._rooms.inside]
         found += ["sessions of the gateway"] * bool(len(self.sessions))
         return found
 

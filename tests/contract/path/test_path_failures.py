@@ -154,13 +154,13 @@ async def test_two_schedulers_share_the_requests(make_fleet: MakeFleet):
     fleet = await make_fleet(schedulers=2, prefills=2, decodes=2)
     placed = dict.fromkeys(fleet.schedulers, 0)
     for name, service in fleet.schedulers.items():
-        place = service._room.place
+        place = service._rooms.place
 
         async def counted(request, name=name, place=place):
             placed[name] += 1
             return await place(request)
 
-        service._room.place = counted
+        service._rooms.place = counted
     answers = await asyncio.gather(*(fleet.generate(prompt(20 + n), 5) for n in range(40)))
     for n, deltas in enumerate(answers):
         assert token_ids(deltas) == colocated(engine(), prompt(20 + n), 5)[0]

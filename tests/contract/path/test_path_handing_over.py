@@ -61,7 +61,7 @@ async def test_a_gateway_ends_its_streams_with_an_error_that_says_to_ask_again(
     await eventually(lambda: fleet.sessions_on("d0") == 1)
     if stage == "waiting":
         stream = clients.start(fleet.generate(prompt(30), 10), name="waiting")
-        await eventually(lambda: fleet.schedulers["s0"]._room.inside == 1)
+        await eventually(lambda: fleet.schedulers["s0"]._rooms.inside == 1)
     if stage == "pausing":
         await fleet.stop_worker("d0")
         await eventually(lambda: not any(beat.worker == "d0" for beat in fleet.alive()))
@@ -77,7 +77,7 @@ async def test_a_gateway_ends_its_streams_with_an_error_that_says_to_ask_again(
 async def test_requests_that_wait_at_a_scheduler_go_to_another(make_fleet: MakeFleet, clients: Tasks):
     fleet = await make_fleet(make_decode=slow(), batch_limit=1)
     streams = [clients.start(whole(fleet, 20 + number), name="stream") for number in range(3)]
-    await eventually(lambda: fleet.schedulers["s0"]._room.inside == 2)
+    await eventually(lambda: fleet.schedulers["s0"]._rooms.inside == 2)
     await fleet.start_scheduler("s1")
     s0 = fleet.schedulers["s0"]
     draining = clients.start(s0.drain(), name="drain")

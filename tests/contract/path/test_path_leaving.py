@@ -49,7 +49,7 @@ class Stage:
         self.other = self._clients.start(self.fleet.generate(prompt(150), 2000), name="other")
         await self._decode.step_gate.reached.wait()
         await self._start()
-        await eventually(lambda: self.fleet.schedulers["s0"]._room.inside == 1)
+        await eventually(lambda: self.fleet.schedulers["s0"]._rooms.inside == 1)
 
     async def _prefill_queue(self) -> None:
         self._prefill.prefill_gate.shut()

@@ -38,7 +38,7 @@ async def test_what_finds_no_room_waits_and_then_runs(make_fleet: MakeFleet, cli
     first = clients.start(fleet.generate(prompt(60), 50), name="first")
     await decode.step_gate.reached.wait()
     second = clients.start(fleet.generate(prompt(70), 50), name="second")
-    await eventually(lambda: fleet.schedulers["s0"]._room.inside == 1)
+    await eventually(lambda: fleet.schedulers["s0"]._rooms.inside == 1)
     assert not second.done()
     decode.step_gate.open()
     for client, length in ((first, 60), (second, 70)):
@@ -61,7 +61,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(make_fleet: Make
     held = [clients.start(fleet.generate(prompt(10), 5), name="held")]
     await decode.step_gate.reached.wait()
     held.append(clients.start(fleet.generate(prompt(10), 5), name="waiting"))
-    await eventually(lambda: fleet.schedulers["s0"]._room.inside == 1)
+    await eventually(lambda: fleet.schedulers["s0"]._rooms.inside == 1)
     with pytest.raises(Overloaded) as refused:
         await fleet.generate(prompt(10), 5)
     assert refused.value.retry_after_ms
@@ -77,7 +77,7 @@ async def test_a_full_prefill_queue_sends_to_the_other_worker(make_fleet: MakeFl
         gated.prefill_gate.shut()
     asked = [clients.start(fleet.generate(prompt(90), 5), name="client") for _ in range(3)]
     await asyncio.gather(*(gated.prefill_gate.reached.wait() for gated in engines))
-    await eventually(lambda: fleet.schedulers["s0"]._room.inside == 1)
+    await eventually(lambda: fleet.schedulers["s0"]._rooms.inside == 1)
     for gated in engines:
         gated.prefill_gate.open()
     assert {(await client)[-1].timings.prefill_worker for client in asked} == {"p0", "p1"}

@@ -17,7 +17,7 @@ from shared.bus.settings import BusSettings
 from shared.core import Role
 from shared.errors import BatonError, Cancelled, Draining, Overloaded, Unavailable
 from shared.protocol import subjects
-from shared.protocol.to_all import Beat
+from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_decode import Cancel, Claim
 from shared.protocol.to_gateway import Taken
 from shared.protocol.to_prefill import RunPrefill
@@ -151,6 +151,34 @@ async def test_who_finds_no_room_waits_for_a_beat_that_has_some(
     assert around.workers.asked == []
     await around.beat()
     assert isinstance(await placing, Placed)
+
+
+async def test_who_has_not_begun_gives_way_to_streams_that_wait_at_another_scheduler(
+    scheduler: SchedulerService, around: Surroundings, tasks: Tasks
+) -> None:
+    other = Beat(worker="other", role=Role.SCHEDULER, boot="b", state=WorkerState.READY, interval_ms=LONG_MS)
+    waiting = msgspec.structs.replace(other, begun_waiting=(request().model,))
+    await around.bus.send(subjects.beat(Role.SCHEDULER, "other"), waiting)
+    await around.beat()
+    placing = tasks.start(around.place(request()), name="place")
+    await around.scheduler_holds(1)
+    assert isinstance(await around.place(request(1, epoch=1, emitted=2)), Placed)
+    assert not placing.done()
+    await around.bus.send(subjects.beat(Role.SCHEDULER, "other"), other)
+    assert isinstance(await placing, Placed)
+
+
+async def test_its_beat_says_that_a_begun_stream_waits(
+    scheduler: SchedulerService, around: Surroundings, tasks: Tasks
+) -> None:
+    await around.beat(sessions=10)
+    placing = tasks.start(around.place(request(1, epoch=1, emitted=2)), name="place")
+    while (await around.scheduler_beats.get()).begun_waiting != (request().model,):
+        pass
+    await around.beat()
+    await placing
+    while (await around.scheduler_beats.get()).begun_waiting:
+        pass
 
 
 async def test_a_full_queue_is_overloaded(scheduler: SchedulerService, around: Surroundings, tasks: Tasks) -> None:
