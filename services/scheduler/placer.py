@@ -51,8 +51,8 @@ class Placer:
     async def place(self, request: PlaceRequest, deadline_ms: int) -> Placement | None:
         """The placement, or None when nobody has room now.
 
-        Raises Unavailable when a phase has no live worker of the model, or of the one that made the session's tokens, ContextExceeded when the request can never fit, and what a
-        worker found wrong with the request itself.
+        Raises Unavailable when a phase has no live worker of the model, or of the one that made the session's tokens,
+        ContextExceeded when the request can never fit, and what a worker found wrong with the request itself.
         """
         capacity_tokens = _capacity_tokens(request)
         self._check_fleet(request, capacity_tokens)

@@ -1,4 +1,4 @@
-"""A waiting room for each model: who waits for one is not in the way of who wants another. `SchedulerService` has it."""
+"""A waiting room for each model: who waits for one is not in the way of another. `SchedulerService` has it."""
 
 from __future__ import annotations
 

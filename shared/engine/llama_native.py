@@ -1,7 +1,8 @@
 """The work between a layer's matrix products in native kernels: three calls where torch takes forty.
 
 Results go to buffers that are made for the largest call so far and used again. See `llama_ops.LlamaOps`; the kernels
-compute each row alone, so only matrix products need rows of filling. `llama_runner` takes it where there are kernels.
+compute each row alone, so only a library's matrix products need rows of filling. `llama_runner` takes it where there
+are kernels.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ class NativeOps:
     """See `llama_ops.LlamaOps`."""
 
     def __init__(
-        self, config: LlamaConfig, dtype: torch.dtype, angles: tuple[torch.Tensor, torch.Tensor], kernels: Kernels
+        self,
+        config: LlamaConfig,
+        dtype: torch.dtype,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        kernels: Kernels,
+        *,
+        own_products: bool,
     ) -> None:
+        """`own_products`: the matrices are native, too."""
         self.config = config
         self.kernels = kernels
         self.kind = AttentionKind(scale=config.head_dim**-0.5)
@@ -29,7 +37,7 @@ class NativeOps:
         self._normed = _Buffer(config.hidden_size, dtype)
         self._attended = _Buffer(config.query_size, dtype)
         self._activated = _Buffer(config.intermediate_size, dtype)
-        self.row_rule = RowRule(minimum=MIN_ROWS[dtype], multiple=1)
+        self.row_rule = RowRule(minimum=1 if own_products else MIN_ROWS[dtype], multiple=1)
 
     def begin(self, batch: PackedBatch) -> LlamaPass:
         return _NativePass(self, KvTable(batch), self._attended.rows(batch.input_ids.shape[1]))

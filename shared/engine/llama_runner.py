@@ -22,6 +22,7 @@ from shared.engine.llama_ops import LlamaOps, TorchOps
 from shared.engine.llama_rope import angle_tables
 from shared.engine.llama_weights import LlamaWeights, read_weights
 from shared.engine.load_progress import OnProgress, nobody
+from shared.engine.native import Kernels
 from shared.engine.packed import PackedBatch
 from shared.engine.runner import AnyKernels
 
@@ -34,11 +35,20 @@ class LlamaModel:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, progress: OnProgress = nobody
+        cls,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: OnProgress = nobody,
+        *,
+        native: Kernels | None = None,
     ) -> LlamaModel:
-        """Raises UnsupportedModel for a model that is not known in every detail."""
+        """`native` kernels multiply by the weights where they can.
+
+        Raises UnsupportedModel for a model that is not known in every detail.
+        """
         config = read_config(checkpoint.config)
-        return cls(config, read_weights(checkpoint.weights, config, dtype, device, progress), dtype)
+        return cls(config, read_weights(checkpoint.weights, config, dtype, device, progress, kernels=native), dtype)
 
     @property
     def vocab_size(self) -> int:
@@ -62,7 +72,7 @@ class LlamaModel:
         if isinstance(kernels, PagedKernels):
             ops = PagedOps(self.config, self.dtype, angles, kernels, memory.arena)
         elif kernels is not None and kernels.supports(self.dtype, self.config.head_dim):
-            ops = NativeOps(self.config, self.dtype, angles, kernels)
+            ops = NativeOps(self.config, self.dtype, angles, kernels, own_products=self.weights.own_products)
         else:
             ops = TorchOps(self.config, self.dtype, angles, partial(CpuAttention, memory))
         return LlamaRunner(self.weights, ops)
@@ -76,6 +86,7 @@ class LlamaRunner:
         self._ops = ops
         self._next_norms = (*(layer.input_norm for layer in weights.layers[1:]), weights.final_norm)
         self.row_rule = ops.row_rule
+        self.own_products = weights.own_products
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `runner.Runner`. Behind the last layer's attention, rows whose logits nobody wants are dropped."""

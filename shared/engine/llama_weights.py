@@ -14,31 +14,13 @@ from typing import Any
 
 import torch
 
-from shared.engine import linear
 from shared.engine.llama_config import LlamaConfig
 from shared.engine.load_progress import OnProgress, nobody
+from shared.engine.matrix import Matrix, matrix
+from shared.engine.native import Kernels, NativeLinear
 from shared.errors import UnsupportedModel
 
 _PLAIN_DTYPES = {"F32", "F16", "BF16"}
-
-
-class Matrix:
-    """`x @ weight.T + bias`, with the weight laid out once where the machine has a kernel for that."""
-
-    __slots__ = ("_bias", "_packed", "_weight", "inputs", "outputs")
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self.outputs, self.inputs = weight.shape
-        self._bias = bias
-        self._packed = linear.can_pack(weight.dtype, weight.device)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """`[rows, inputs]` -> `[rows, outputs]`. Rows must follow the runner's `RowRule`."""
-        if not self._packed:
-            return torch.nn.functional.linear(x, self._weight, self._bias)
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +46,12 @@ class LlamaWeights:
     final_norm: torch.Tensor
     head: Matrix
 
+    @property
+    def own_products(self) -> bool:
+        """Whether native kernels multiply by all of its matrices."""
+        matrices = [one for layer in self.layers for one in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+        return all(isinstance(one, NativeLinear) for one in [*matrices, self.head])
+
 
 def read_weights(
     files: Sequence[Path],
@@ -71,18 +59,23 @@ def read_weights(
     dtype: torch.dtype,
     device: torch.device,
     progress: OnProgress = nobody,
+    *,
+    kernels: Kernels | None = None,
 ) -> LlamaWeights:
-    """Read `files`. Raises UnsupportedModel when they hold anything but the tensors of `config`, once each."""
+    """Read `files`; matrices are laid out for `kernels` where these can multiply by them.
+
+    Raises UnsupportedModel when the files hold anything but the tensors of `config`, once each.
+    """
     with ExitStack() as stack:
         tensors = _open(files, stack)
         _check(tensors, expected_shapes(config))
-        reader = _Reader(tensors, dtype, device)
+        reader = _Reader(tensors, dtype, device, kernels)
         embedding = reader.read("model.embed_tokens.weight")
         return LlamaWeights(
             embedding=embedding,
             layers=tuple(_layers(reader, config, progress)),
             final_norm=reader.read("model.norm.weight"),
-            head=Matrix(embedding if config.tied else reader.read("lm_head.weight"), None),
+            head=matrix(embedding if config.tied else reader.read("lm_head.weight"), None, kernels),
         )
 
 
@@ -140,8 +133,10 @@ def _check(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) 
 class _Reader:
     """Tensors by name, in the dtype and on the device of the engine."""
 
-    def __init__(self, tensors: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
-        self._tensors, self._dtype, self._device = tensors, dtype, device
+    def __init__(
+        self, tensors: Mapping[str, Any], dtype: torch.dtype, device: torch.device, kernels: Kernels | None
+    ) -> None:
+        self._tensors, self._dtype, self._device, self._kernels = tensors, dtype, device, kernels
 
     def read(self, name: str) -> torch.Tensor:
         tensor: torch.Tensor = self._tensors[name].get_tensor(name)
@@ -151,7 +146,7 @@ class _Reader:
         """The projections `names` as one matrix, in that order."""
         weight = torch.cat([self.read(f"{layer}.{name}.weight") for name in names])
         bias = torch.cat([self.read(f"{layer}.{name}.bias") for name in names]) if biased else None
-        return Matrix(weight, bias)
+        return matrix(weight, bias, self._kernels)
 
 
 def _layers(reader: _Reader, config: LlamaConfig, progress: OnProgress) -> Iterator[LayerWeights]:

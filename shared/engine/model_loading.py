@@ -19,6 +19,7 @@ from shared.engine.cuda.attention import PagedAttention
 from shared.engine.cuda.kernels import PagedKernels
 from shared.engine.kv_memory import KvMemory
 from shared.engine.load_progress import OnProgress, nobody
+from shared.engine.native import Kernels
 from shared.engine.packed import PackedBatch
 from shared.engine.runner import AnyKernels, Runner
 from shared.engine.runner_kind import RunnerKind
@@ -52,14 +53,19 @@ def load_model(
     device: torch.device,
     kind: RunnerKind,
     progress: OnProgress = nobody,
+    *,
+    native: Kernels | None = None,
 ) -> LoadedModel:
-    """Raises UnsupportedModel for a model that `kind` does not honour exactly."""
+    """`native` kernels multiply by the weights where they can.
+
+    Raises UnsupportedModel for a model that `kind` does not honour exactly.
+    """
     if kind is RunnerKind.GENERAL:
         return _GeneralModel(checkpoint, dtype, device)
     from shared.engine.llama_runner import LlamaModel  # noqa: PLC0415
 
     try:
-        return LlamaModel.load(checkpoint, dtype, device, progress)
+        return LlamaModel.load(checkpoint, dtype, device, progress, native=native)
     except UnsupportedModel as error:
         if kind is RunnerKind.FUSED:
             raise

@@ -110,8 +110,9 @@ class TorchEngine:
         place = cls._place(device)
         torch.set_num_threads(threads)
         checkpoint = read_checkpoint(folder)
-        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress)
-        kernels = cls._kernels(model.layout, native_kernels, cache)
+        native_library = cls._native(cache) if native_kernels else None
+        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress, native=native_library)
+        kernels = cls._kernels(model.layout, native_library)
         memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
         built = model.runner(memory, kernels)
         parts = checkpoint.parts()
@@ -230,9 +231,14 @@ class TorchEngine:
         return torch.device(device)
 
     @staticmethod
-    def _kernels(_layout: KvLayout, native_kernels: bool, cache: Path | None) -> AnyKernels | None:
+    def _native(cache: Path | None) -> native.Kernels | None:
+        """The native kernels, where the engine can use some."""
+        return native.load(cache)
+
+    @staticmethod
+    def _kernels(_layout: KvLayout, native_library: native.Kernels | None) -> AnyKernels | None:
         """What stands in for torch calls between matrix products."""
-        return native.load(cache) if native_kernels else None
+        return native_library
 
     def _next(self, sequences: Sequence[EngineSequence]) -> list[SampledToken]:
         """Feed each sequence's last token, and draw its next one."""

@@ -3,8 +3,6 @@ interpreter. For tests of everything but the GPU itself."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from shared.core import KvLayout
@@ -22,7 +20,7 @@ class PagedEngine(CudaEngine):
         return torch.device("cpu")
 
     @staticmethod
-    def _kernels(_layout: KvLayout, _native_kernels: bool, _cache: Path | None) -> PagedKernels:
+    def _kernels(_layout: KvLayout, _native: object) -> PagedKernels:
         return TorchKernels()
 
 
@@ -30,7 +28,7 @@ class InterpretedEngine(PagedEngine):
     """With Triton's kernels, where they run in its interpreter."""
 
     @staticmethod
-    def _kernels(layout: KvLayout, _native_kernels: bool, _cache: Path | None) -> PagedKernels:
+    def _kernels(layout: KvLayout, _native: object) -> PagedKernels:
         from shared.engine.cuda.triton_kernels import TritonKernels
 
         return TritonKernels(TORCH_DTYPES[layout.dtype], layout.head_dim)

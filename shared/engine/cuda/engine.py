@@ -49,7 +49,11 @@ class CudaEngine(TorchEngine):
         return place
 
     @staticmethod
-    def _kernels(layout: KvLayout, _native_kernels: bool, _cache: Path | None) -> AnyKernels | None:
+    def _native(_cache: Path | None) -> None:
+        """None is for a GPU."""
+
+    @staticmethod
+    def _kernels(layout: KvLayout, _native: object) -> AnyKernels | None:
         from shared.engine.cuda.triton_kernels import TritonKernels  # noqa: PLC0415 - not on every machine
 
         return TritonKernels(TORCH_DTYPES[layout.dtype], layout.head_dim)

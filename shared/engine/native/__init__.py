@@ -5,7 +5,7 @@ kernels = native.load(cache_folder)      # None: no compiler, no place to write,
 table = KvTable(batch)                   # once per forward pass
 per layer:
     kernels.add_rms_norm(hidden, delta, weight, eps, out)      # hidden += delta; out = norm(hidden)
-    qkv = linear(out)                                          # [rows, (heads + 2 * kv_heads) * head_dim]
+    qkv = linear(out)                                          # [rows, (heads + 2 * kv_heads) * head_dim]: `linear.py`
     kernels.rope_store(table, layer, qkv, rope, norms)         # q, k normed and rotated; k, v into the cache
     kernels.attend(table, layer, query_of(qkv), out, kind)     # [rows, heads, head_dim]
     kernels.silu_mul(gate_up, out)                             # [rows, 2 * width] -> [rows, width]
@@ -18,5 +18,6 @@ neither models nor sequences; `native_attention` and the fused runners call it. 
 from shared.engine.native.kernels import HeadNorms, Kernels, RopeTables
 from shared.engine.native.kv_table import KvTable
 from shared.engine.native.library import load
+from shared.engine.native.linear import NativeLinear
 
-__all__ = ["HeadNorms", "Kernels", "KvTable", "RopeTables", "load"]
+__all__ = ["HeadNorms", "Kernels", "KvTable", "NativeLinear", "RopeTables", "load"]

@@ -64,6 +64,20 @@ class RopeCall(Structure):
     )
 
 
+class LinearCall(Structure):
+    _fields_ = (
+        ("rows", c_int64),
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+        ("x_row", c_int64),
+        ("threads", c_int64),
+        ("x", c_void_p),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_void_p),
+    )
+
+
 class NormCall(Structure):
     _fields_ = (
         ("bf16", c_int64),
@@ -113,6 +127,7 @@ FUNCTIONS: dict[str, type[Structure]] = {
     "baton_attend": AttendCall,
     "baton_store": StoreCall,
     "baton_rope_store": RopeCall,
+    "baton_linear": LinearCall,
     "baton_add_rms_norm": NormCall,
     "baton_silu_mul": SiluCall,
     "baton_quantise": QuantiseCall,

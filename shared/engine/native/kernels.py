@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from shared.engine.attention import AttentionKind
-from shared.engine.native.calls import AttendCall, NormCall, RopeCall, SiluCall, StoreCall
+from shared.engine.native.calls import AttendCall, LinearCall, NormCall, RopeCall, SiluCall, StoreCall
 from shared.engine.native.int8 import Int8Kernels
 from shared.engine.native.kv_table import KvTable
+from shared.engine.native.linear import NativeLinear
 
 _BF16 = {torch.bfloat16: 1, torch.float32: 0}
 _MAX_HEAD_DIM = 512
@@ -50,6 +51,7 @@ class Kernels:
         self._attend = library.baton_attend
         self._store = library.baton_store
         self._rope_store = library.baton_rope_store
+        self._linear = library.baton_linear
         self._add_rms_norm = library.baton_add_rms_norm
         self._silu_mul = library.baton_silu_mul
         self.int8 = Int8Kernels(library)
@@ -58,6 +60,15 @@ class Kernels:
     def supports(dtype: torch.dtype, head_dim: int) -> bool:
         """Whether attention of this shape is native: heads of a multiple of 16 numbers up to 512."""
         return dtype in _BF16 and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM
+
+    def multiplies(self, weight: torch.Tensor) -> bool:
+        """Whether there is a native product with `weight` `[outputs, inputs]`: in bf16, on processors that have it."""
+        fits = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and weight.shape[1] % 2 == 0
+        return fits and self._linear(LinearCall()) == 0
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: int) -> NativeLinear:
+        """The linear layer of a `weight` that it `multiplies`."""
+        return NativeLinear(self._linear, weight, bias, threads)
 
     def attend(self, table: KvTable, layer: int, query: torch.Tensor, out: torch.Tensor, kind: AttentionKind) -> None:
         """Attend causally to the cache, which holds the pass's own tokens already.

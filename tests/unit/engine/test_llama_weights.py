@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from shared.engine.llama_config import LlamaConfig, read_config
-from shared.engine.llama_weights import Matrix, expected_shapes, read_weights
+from shared.engine.llama_weights import expected_shapes, read_weights
+from shared.engine.matrix import matrix
 from shared.errors import UnsupportedModel
 
 CONFIG = read_config(
@@ -50,7 +51,7 @@ def test_a_merged_matrix_gives_the_bits_of_its_parts(dtype: torch.dtype, rows: i
     biases = [torch.randn(len(part), generator=generator).to(dtype) for part in parts]
     x = torch.randn((rows, 576), generator=generator).to(dtype)
     separate = [torch.nn.functional.linear(x, part, bias) for part, bias in zip(parts, biases, strict=True)]
-    assert torch.equal(Matrix(torch.cat(parts), torch.cat(biases))(x), torch.cat(separate, dim=1))
+    assert torch.equal(matrix(torch.cat(parts), torch.cat(biases))(x), torch.cat(separate, dim=1))
 
 
 def test_reads_every_tensor_into_its_place(tmp_path: Path) -> None:

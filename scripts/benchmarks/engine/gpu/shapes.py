@@ -12,7 +12,8 @@ from shared.engine.cuda.place import cuda_device
 from shared.engine.kv_memory import KvMemory
 from shared.engine.llama_config import LlamaConfig, read_config
 from shared.engine.llama_runner import LlamaModel
-from shared.engine.llama_weights import LayerWeights, LlamaWeights, Matrix
+from shared.engine.llama_weights import LayerWeights, LlamaWeights
+from shared.engine.matrix import Matrix, matrix
 
 DTYPE = torch.bfloat16
 _LLAMA = {
@@ -75,8 +76,8 @@ def random_engine(shape: str, kv_bytes: int, device: str = "cuda") -> CudaEngine
 def _random_weights(config: LlamaConfig, device: torch.device) -> LlamaWeights:
     torch.manual_seed(1)
 
-    def matrix(outputs: int, inputs: int) -> Matrix:
-        return Matrix(torch.randn((outputs, inputs), dtype=DTYPE, device=device).mul_(0.02), None)
+    def random_matrix(outputs: int, inputs: int) -> Matrix:
+        return matrix(torch.randn((outputs, inputs), dtype=DTYPE, device=device).mul_(0.02), None)
 
     def norm() -> torch.Tensor:
         return torch.ones(config.hidden_size, dtype=DTYPE, device=device)
@@ -84,16 +85,16 @@ def _random_weights(config: LlamaConfig, device: torch.device) -> LlamaWeights:
     def layer() -> LayerWeights:
         return LayerWeights(
             input_norm=norm(),
-            qkv=matrix(config.qkv_size, config.hidden_size),
+            qkv=random_matrix(config.qkv_size, config.hidden_size),
             query_norm=None,
             key_norm=None,
-            output=matrix(config.hidden_size, config.query_size),
+            output=random_matrix(config.hidden_size, config.query_size),
             mlp_norm=norm(),
-            gate_up=matrix(2 * config.intermediate_size, config.hidden_size),
-            down=matrix(config.hidden_size, config.intermediate_size),
+            gate_up=random_matrix(2 * config.intermediate_size, config.hidden_size),
+            down=random_matrix(config.hidden_size, config.intermediate_size),
         )
 
     embedding = torch.randn((config.vocab_size, config.hidden_size), dtype=DTYPE, device=device)
-    head = Matrix(embedding, None) if config.tied else matrix(config.vocab_size, config.hidden_size)
+    head = matrix(embedding, None) if config.tied else random_matrix(config.vocab_size, config.hidden_size)
     layers = tuple(layer() for _ in range(config.layers))
     return LlamaWeights(embedding=embedding, layers=layers, final_norm=norm(), head=head)

@@ -46,6 +46,14 @@ struct RopeCall {
     float eps;
 };
 
+// `weight` as `native/linear.py` lays it out; `bias` float32, as long as whole panels are, or null.
+struct LinearCall {
+    int64_t rows, inputs, outputs, x_row, threads;
+    const void *x, *weight;
+    const float* bias;
+    void* out;
+};
+
 struct NormCall {
     int64_t bf16, rows, width;
     void* hidden;

@@ -1,0 +1,63 @@
+"""A linear layer's weight, laid out once as what multiplies by it wants it: native kernel, library, or plain torch.
+
+Knows no model; `llama_weights` makes one for each matrix of a layer.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from shared.engine import linear
+from shared.engine.native import Kernels
+
+
+class Matrix(Protocol):
+    """`x @ weight.T + bias`."""
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`[rows, inputs]` -> `[rows, outputs]`. Rows must follow the runner's `RowRule`."""
+
+
+def matrix(weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None = None) -> Matrix:
+    """Of `weight` `[outputs, inputs]`; by `kernels` where they can multiply by it."""
+    if kernels is not None and kernels.multiplies(weight):
+        return kernels.linear(weight, bias, torch.get_num_threads())
+    if linear.can_pack(weight.dtype, weight.device):
+        return _LibraryMatrix(weight, bias)
+    return _PlainMatrix(weight, bias)
+
+
+class _LibraryMatrix:
+    """Prepacked for torch's bf16 library."""
+
+    __slots__ = ("_bias", "_packed", "inputs", "outputs")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.outputs, self.inputs = weight.shape
+        self._bias = bias
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        return result
+
+
+class _PlainMatrix:
+    """As it is in the file."""
+
+    __slots__ = ("_bias", "_weight", "inputs", "outputs")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.outputs, self.inputs = weight.shape
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self._weight, self._bias)

@@ -1,0 +1,99 @@
+"""The native linear layer: right, and each row's bits its own, however many rows there are and whoever computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from native_library import native_kernels, needs_compiler, plain_kernels
+
+from shared.engine.matrix import matrix
+from shared.engine.native import Kernels, NativeLinear
+from shared.engine.native.linear import PANEL_OUTPUTS, in_panels
+
+pytestmark = needs_compiler
+
+SHAPES = [(1, 2), (31, 10), (33, 64), (100, 1536), (576, 576), (960, 576), (64, 4100), (130, 5000), (3072, 576)]
+ROWS = 400
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    kernels = native_kernels()
+    if not kernels.multiplies(torch.zeros((2, 2), dtype=torch.bfloat16)):
+        pytest.skip("this processor has no bf16 products")
+    return kernels
+
+
+def random(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_the_product_rounded_once(kernels: Kernels, shape: tuple[int, int], threads: int) -> None:
+    weight, bias, x = random(*shape), random(shape[0], seed=2), random(ROWS, shape[1], seed=3)
+    exact = x.double() @ weight.double().T
+    scale = x.double().abs() @ weight.double().abs().T
+    found = kernels.linear(weight, bias, threads)(x)
+    assert found.dtype == torch.bfloat16
+    with_bias = exact + bias.double()
+    assert ((found.double() - with_bias).abs() <= with_bias.abs() * 2**-8 + scale * 1e-5).all()
+    bare = kernels.linear(weight, None, threads)(x)
+    assert ((bare.double() - exact).abs() <= exact.abs() * 2**-8 + scale * 1e-5).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_row_has_the_same_bits_in_any_company(kernels: Kernels, shape: tuple[int, int]) -> None:
+    """Also where other rows are not finite, and where several threads compute."""
+    weight, bias, x = random(*shape), random(shape[0], seed=2), random(ROWS, shape[1], seed=3)
+    layer, shared = (kernels.linear(weight, bias, threads) for threads in (1, 3))
+    whole = layer(x)
+    assert torch.equal(shared(x), whole)
+    for rows in (*range(1, 27), 37, 48, 97, 200):
+        assert torch.equal(layer(x[:rows]), whole[:rows])
+        assert torch.equal(layer(x[150 : 150 + rows]), whole[150 : 150 + rows])
+        assert torch.equal(shared(x[:rows]), whole[:rows])
+    x[::2] = float("nan")
+    assert torch.equal(layer(x)[1::2], whole[1::2])
+
+
+def test_rows_may_lie_apart(kernels: Kernels) -> None:
+    layer, wide = kernels.linear(random(70, 40), None, 1), random(50, 64)
+    assert torch.equal(layer(wide[:, :40]), layer(wide[:, :40].contiguous()))
+
+
+def test_no_rows_are_no_work(kernels: Kernels) -> None:
+    assert kernels.linear(random(70, 40), None, 1)(random(0, 40)).shape == (0, 70)
+
+
+def test_a_large_result_is_written_whole(kernels: Kernels) -> None:
+    """It goes past the caches."""
+    weight, x = random(512, 64), random(4096, 64, seed=2)
+    layer = kernels.linear(weight, None, 1)
+    assert torch.equal(layer(x), torch.cat([layer(one) for one in x.split(7)]))
+
+
+@pytest.mark.parametrize(
+    "x", [random(3, 41), random(3, 40).float(), random(40, 3).T], ids=["too wide", "float32", "by columns"]
+)
+def test_what_does_not_fit_is_refused(kernels: Kernels, x: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        kernels.linear(random(70, 40), None, 1)(x)
+
+
+def test_panels_are_filled_up_with_zeros() -> None:
+    weight = random(PANEL_OUTPUTS + 1, 6)
+    panels = in_panels(weight)
+    assert panels.shape == (2, 3, PANEL_OUTPUTS, 2)
+    assert torch.equal(panels[1, 2, 0], weight[PANEL_OUTPUTS, 4:6])
+    assert not panels[1, :, 1:].any()
+
+
+def test_what_has_no_native_product_gets_another(kernels: Kernels) -> None:
+    assert isinstance(matrix(random(4, 6), None, kernels), NativeLinear)
+    for weight in (random(4, 7), random(4, 6).float()):
+        assert not isinstance(matrix(weight, None, kernels), NativeLinear)
+
+
+def test_a_library_without_the_instructions_says_so() -> None:
+    assert not plain_kernels().multiplies(random(4, 6))
