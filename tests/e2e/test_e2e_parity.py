@@ -97,7 +97,6 @@ async def test_greedy_equals_generate(
 ) -> None:
     dtype, expected = reference
     for prompt, ours, theirs in zip(prompts, await answers(fleet, prompts, at_once), expected.answers, strict=True):
-        assert len(ours) == len(theirs)
         if dtype == "float32":
             assert ours == theirs, f"prompt of {len(prompt)} tokens"
         else:

@@ -11,13 +11,15 @@ import torch
 def assert_same_or_tied(
     prompt: Sequence[int], ours: Sequence[int], theirs: Sequence[int], reference: Any, exact: Any
 ) -> None:
-    """Equal tokens, up to where the reference's two best logits are a tie within its own rounding.
+    """Equal tokens, up to where the reference's two best logits are a tie within its own rounding; behind that, any.
 
     `reference` made `theirs` in bf16, `exact` is the same weights in float32. Their largest difference at the parting
     is what rounding does to one logit there; a gap of two of those says nothing about which token is right.
     """
-    parting = next((index for index in range(len(theirs)) if ours[index] != theirs[index]), None)
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    parting = next((index for index, (one, other) in pairs if one != other), None)
     if parting is None:
+        assert len(ours) == len(theirs)
         return
     ids = torch.tensor([[*prompt, *theirs[:parting]]])
     with torch.inference_mode():
