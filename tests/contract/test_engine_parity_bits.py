@@ -14,6 +14,7 @@ from tiny_models import kv_of, load_engine, open_prompt, prefill_in, random_cuts
 
 from shared.core import KvRegion, SampledToken, SamplingParams
 from shared.engine.contract import PrefillSlice
+from shared.engine.native import Kernels
 from shared.engine.torch_engine import TorchEngine
 
 WITH_LOGPROBS = SamplingParams(temperature=0.0, ignore_eos=True, logprobs=20)
@@ -27,16 +28,19 @@ SHAPES = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=itertools.product(SHAPES, ("float32", "bfloat16"), (True, False)),
-    ids=lambda param: "-".join((*param[:2], "native" if param[2] else "torch")),
-)
+KINDS = [*itertools.product(SHAPES, ("float32", "bfloat16"), ("native", "torch")), ("llama", "bfloat16", "library")]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
-    shape, dtype, native_kernels = request.param
+    """With native kernels, without, or with them but the library's products, as on processors without bf16 ones."""
+    shape, dtype, kind = request.param
     sizes = {"max_position_embeddings": 1024, **SHAPES[shape]}
     folder = save_tiny(shape.split("-")[0], tmp_path_factory.mktemp("model"), **sizes)
-    return load_engine(folder, dtype, native_kernels=native_kernels)
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "library":
+            patch.setattr(Kernels, "multiplies", lambda _kernels, _weight: False)
+        return load_engine(folder, dtype, native_kernels=kind != "torch")
 
 
 def alone(engine: TorchEngine, prompt: list[int]) -> tuple[list[SampledToken], bytes]:
