@@ -1,7 +1,8 @@
-"""The floor of one forward pass: its linear layers on prepacked weights, and nothing else.
+"""The floor of one forward pass: its linear layers on weights prepacked for torch's bf16 library, and nothing else.
 
 Merged as the fused runner has them, which is faster than one by one; logits of the wanted rows alone. Where the matrix
-kernel is faster on a few rows of filling, the floor takes them too. The engine is not used here, only its weights.
+kernel is faster on a few rows of filling, the floor takes them too. The engine is not used here, only its weights; with
+products of its own it can be below.
 """
 
 from __future__ import annotations
