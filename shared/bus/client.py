@@ -1,10 +1,12 @@
-"""nats-py's client, with four of its weak spots mended. Used by `connection`; knows nothing of our messages.
+"""nats-py's client, with five of its weak spots mended. Used by `connection`; knows nothing of our messages.
 
 - It reads subjects, reply subjects and headers as text inside its read loop, and leaves the loop when that fails: the
   connection then counts as connected and hears nothing until its pings go unanswered. Whoever may publish could do that
   to all who listen. Here such a message is dropped alone.
 - A connection that is taken, and then says nothing or something else, is left open when the next one is dialled.
 - Closed while there is no server, it writes what waits to the old connection, which uvloop does not let pass.
+- Between the end of a connection and its own notice of that, it publishes to the closed one, of which uvloop complains
+  with a RuntimeError: here it is an OSError, as of any connection that is gone.
 - It sends the PING of a flush ahead of what waits in its buffer, so that neither a flush nor a subscription's drain
   keeps its promise.
 """
@@ -50,6 +52,13 @@ class SturdyClient(Client):  # type: ignore[misc]
             self._pending: list[bytes] = []
             self._pending_data_size = 0
         await super()._close(status, do_cbs)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        try:
+            return await super()._flush_pending(force_flush)
+        except RuntimeError as error:
+            # uvloop's word for a transport that is closed, where asyncio's own says nothing.
+            raise ConnectionResetError(str(error)) from error
 
     def _has_no_transport(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)

@@ -230,10 +230,9 @@ class KeptSessions:
             await deltas.aclose()
             if kept.transcript.detach(reader):
                 kept.unread()
+                # One that was read to its end stays as well: what was written to a socket need not have arrived.
                 if generation.cancelled:
                     self._cancel(kept)
-                elif reader.done:
-                    self._kept.pop(kept.id, None)
 
     async def _deltas(self, kept: KeptSession, reader: Reader, after: int) -> AsyncGenerator[Delta, None]:
         writer = RestWriter(self._links.tokenizer, kept.request, after)

@@ -71,14 +71,13 @@ class Transcript:
 
 
 class Reader:
-    """Reads a transcript from its beginning. `done` once it was given the end."""
+    """Reads a transcript from its beginning."""
 
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
         self._index = 0
         self._dismissed: BatonError | None = None
         self._woken = asyncio.Event()
-        self.done = False
 
     def wake(self) -> None:
         self._woken.set()
@@ -96,11 +95,9 @@ class Reader:
             if len(transcript.tokens) > self._index or transcript.finish is not None:
                 break
             if transcript.error is not None:
-                self.done = True
                 raise transcript.error
             self._woken.clear()
             await self._woken.wait()
         tokens = transcript.tokens[self._index :]
         self._index += len(tokens)
-        self.done = transcript.finish is not None
         return tokens, transcript.finish

@@ -23,7 +23,6 @@ async def test_a_reader_gets_what_was_and_what_comes():
     assert await reader.next() == (sampled(1, 2), None)
     asyncio.get_running_loop().call_soon(transcript.extend, sampled(3), FinishReason.LENGTH, None)
     assert await reader.next() == (sampled(3), FinishReason.LENGTH)
-    assert reader.done
     assert transcript.ended
 
 
@@ -50,7 +49,6 @@ async def test_a_failure_comes_after_the_tokens_before_it():
     assert await reader.next() == (sampled(1), None)
     with pytest.raises(WorkerFailed):
         await reader.next()
-    assert reader.done
 
 
 async def test_who_is_dismissed_gets_nothing_more():
@@ -59,4 +57,3 @@ async def test_who_is_dismissed_gets_nothing_more():
     transcript.dismiss(TAKEN)
     with pytest.raises(SessionTaken):
         await reader.next()
-    assert not reader.done
