@@ -86,7 +86,7 @@ class RunQueue:
 
     def _in_order(self) -> list[PrefillRun]:
         now_s = self._clock()
-        return sorted(self._runs, key=lambda run: (not run.order.emitted, self._rank(run, now_s)))
+        return sorted(self._runs, key=lambda run: (not run.order.begun, self._rank(run, now_s)))
 
     def _ensure_open(self, run: PrefillRun) -> None:
         if run.state is RunState.QUEUED:

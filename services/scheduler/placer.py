@@ -224,6 +224,7 @@ def _order(decode: Beat, grant: ClaimGranted, request: PlaceRequest, deadline_ms
         credit_bytes=grant.credit_bytes,
         cached_tokens=grant.cached_tokens,
         emitted=request.emitted,
+        begun=request.begun,
         trial=request.trial,
         cache_salt=request.cache_salt,
     )

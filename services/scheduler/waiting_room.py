@@ -38,7 +38,7 @@ class Ticket:
     @property
     def rank(self) -> tuple[bool, int]:
         """The least is served first."""
-        return (not self.request.emitted, self.number)
+        return (not self.request.begun, self.number)
 
     def end(self, error: BatonError) -> None:
         """Wait no longer."""
@@ -91,7 +91,7 @@ class WaitingRoom:
     @property
     def begun_waits(self) -> bool:
         """Whether a stream that has begun waits."""
-        return bool(self._waiting) and self._waiting[0].request.emitted > 0
+        return bool(self._waiting) and self._waiting[0].request.begun
 
     async def place(self, request: PlaceRequest) -> Placement:
         """Raises Overloaded when the queue is full, DeadlineExceeded, Cancelled, and what placing raises."""
@@ -112,7 +112,7 @@ class WaitingRoom:
         return bool(self._waiting and self._waiting[0].rank < ticket.rank) or self._gives_way(ticket)
 
     def _gives_way(self, ticket: Ticket) -> bool:
-        return not ticket.request.emitted and self._begun_elsewhere()
+        return not ticket.request.begun and self._begun_elsewhere()
 
     def _number(self, request: PlaceRequest) -> int:
         """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
@@ -159,7 +159,7 @@ class WaitingRoom:
         return int(min(max(wait_ms, RETRY_MIN_MS), RETRY_MAX_MS))
 
     async def _queue(self, ticket: Ticket) -> Placement:
-        if len(self._waiting) >= self._limit and not ticket.request.emitted:
+        if len(self._waiting) >= self._limit and not ticket.request.begun:
             raise Overloaded(f"{len(self._waiting)} requests wait already", retry_after_ms=self.retry_after_ms())
         bisect.insort(self._waiting, ticket, key=lambda waiting: waiting.rank)
         self._queue_changed()

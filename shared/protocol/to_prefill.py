@@ -10,8 +10,8 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     """Compute the prompt, send the first token to `gateway` and the KV to the decode worker that holds the claim.
 
     What decode has of the prompt already, its first `cached_tokens`, is not sent. `kv_encoding` is how cells should
-    travel, if this worker can: the claim takes them exact in any case. `trial`: no other prompt shares its calls, and
-    the gateway is told before the first one.
+    travel, if this worker can: the claim takes them exact in any case. `begun`: see `PlaceRequest`. `trial`: no other
+    prompt shares its calls, and the gateway is told before the first one.
     """
 
     session: SessionId
@@ -27,6 +27,7 @@ class RunPrefill(Message, frozen=True, kw_only=True):
     credit_bytes: Count
     cached_tokens: Count = 0
     emitted: Count = 0
+    begun: bool = False
     cache_salt: CacheSalt = ""
     kv_encoding: str = KvEncoding.EXACT.value
     trial: bool = False

@@ -10,7 +10,8 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     """Find a decode that claims the session and a prefill that runs it.
 
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
-    by an earlier epoch, so that token indexes go on. `deadline_ms` is what is left at sending. `avoid` names workers of
+    by an earlier epoch, so that token indexes go on. `begun`: workers held it already, and it goes before all that have
+    not begun. `deadline_ms` is what is left at sending. `avoid` names workers of
     earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
     workers of the same are asked first. `fingerprint` is that of the model that made them: no other may go on; empty:
     not known, or there are none. `tokenizer` is the digest of the gateway's own: workers that know theirs, and
@@ -27,6 +28,7 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
     sampling: SamplingParams
     deadline_ms: Count
     emitted: Count = 0
+    begun: bool = False
     avoid: tuple[Name, ...] = ()
     arithmetic: str = ""
     fingerprint: str = ""

@@ -32,8 +32,11 @@ class KeptSession:
         return cls(Session(request), Transcript(), tenure=0)
 
     @classmethod
-    def resumed(cls, history: History) -> KeptSession:
-        """One of another gateway, as far as the journal knows it; in an epoch above all of those before."""
+    def resumed(cls, history: History, after: int = 0) -> KeptSession:
+        """One of another gateway, as far as the journal knows it; in an epoch above all of those before.
+
+        Its client has had `after` tokens, which may be more.
+        """
         transcript = Transcript(history.tokens)
         if history.error is not None:
             transcript.fail(history.error)
@@ -45,6 +48,7 @@ class KeptSession:
             emitted=tuple(token.token_id for token in history.tokens),
             arithmetic=history.arithmetic,
             fingerprint=history.fingerprint,
+            begun=after > 0,
         )
         request = msgspec.structs.replace(history.request, deadline_s=history.left_s)
         return cls(Session(request, resumption), transcript, history.tenure)

@@ -96,7 +96,7 @@ class KeptSessions:
             raise SessionNotFound("there is no such session", param="session")
         kept = self._kept.get(session)
         if kept is None:
-            kept = await self._adopted(session)
+            kept = await self._adopted(session, after)
         else:
             observe_resume("here")
         if not 0 <= after <= kept.request.max_tokens:
@@ -174,11 +174,11 @@ class KeptSessions:
         finally:
             links.table.remove(kept.session)
 
-    async def _adopted(self, session: str) -> KeptSession:
+    async def _adopted(self, session: str, after: int) -> KeptSession:
         """From the journal, once for all who ask meanwhile. It outlives who asks first: others wait for it too."""
         adopting = self._adopting.get(session)
         if adopting is None:
-            adopting = self._links.tasks.start(self._adopt(session), name=f"resume {session}")
+            adopting = self._links.tasks.start(self._adopt(session, after), name=f"resume {session}")
             self._adopting[session] = adopting
             adopting.add_done_callback(lambda _: self._adopted_or_not(session))
         found = await asyncio.shield(adopting)
@@ -190,7 +190,7 @@ class KeptSessions:
         self._adopting.pop(session, None)
         self._overtaken.pop(session, None)
 
-    async def _adopt(self, session: str) -> KeptSession | BatonError:
+    async def _adopt(self, session: str, after: int) -> KeptSession | BatonError:
         links = self._links
         try:
             links.table.admit(others=len(links.table))
@@ -200,7 +200,7 @@ class KeptSessions:
         if self._overtaken.get(session, 0) > history.tenure:
             return SessionTaken(TAKEN_ELSEWHERE)
         observe_resume("ended" if history.ended else "taken")
-        kept = KeptSession.resumed(history)
+        kept = KeptSession.resumed(history, after)
         if not history.ended:
             links.placing.shut_out(session, kept.session.epoch - 1, "its client resumed it at another gateway")
         self._keep(kept)

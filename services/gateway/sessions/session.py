@@ -24,6 +24,7 @@ class Resumption(msgspec.Struct, frozen=True, kw_only=True):
     """What another gateway has done of a session: it goes on in `epoch`, which is above all of that gateway's.
 
     `arithmetic` and `fingerprint` are those of the decode that made the `emitted` tokens, empty where not known.
+    `begun`: its client has had tokens, though they may be none of these.
     """
 
     session: str
@@ -31,6 +32,7 @@ class Resumption(msgspec.Struct, frozen=True, kw_only=True):
     emitted: tuple[int, ...]
     arithmetic: str = ""
     fingerprint: str = ""
+    begun: bool = False
 
 
 class Session:
@@ -40,7 +42,7 @@ class Session:
     often it was placed anew, `failures` how often because workers failed it; `left` says that its reader is gone,
     `given_up` that its gateway ends it; `heard` has the boots of the present epoch's workers that have been heard;
     `heard_at_s` is when the epoch last spoke; `began` which phases said that their engine has it in hand; `trial` that
-    it is suspected of having ended a worker.
+    it is suspected of having ended a worker; `begun` that workers have held it.
     """
 
     def __init__(self, request: GenerationRequest, resumption: Resumption | None = None) -> None:
@@ -61,6 +63,7 @@ class Session:
         self.gaps_s: list[float] = []
         self.arithmetic = begun.arithmetic
         self.fingerprint = begun.fingerprint
+        self.begun = begun.begun or bool(begun.emitted)
         self._delivery = Delivery(begun.epoch, len(begun.emitted))
         self._emitted = list(begun.emitted)
         self._resumed_at = self._epoch_start = len(begun.emitted)
@@ -177,6 +180,7 @@ class Session:
             sampling=self.request.sampling,
             deadline_ms=max(1, int(self.left_s() * 1000)),
             emitted=len(self._emitted),
+            begun=self.begun,
             avoid=tuple(self._left_workers),
             arithmetic=self.arithmetic,
             fingerprint=self.fingerprint if self._emitted else "",
@@ -189,6 +193,7 @@ class Session:
         self.placed = placed
         self.arithmetic = placed.arithmetic
         self.fingerprint = placed.fingerprint
+        self.begun = True
         self._placed_at_s = self.heard_at_s = time.monotonic()
         self.timeline.placed(placed)
 

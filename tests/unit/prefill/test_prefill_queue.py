@@ -64,7 +64,7 @@ def test_a_long_prompt_goes_first_if_it_came_first():
 
 
 def test_a_stream_that_lost_its_workers_goes_before_those_that_have_not_begun():
-    first, second, resumed = run(10), run(20), run(30, emitted=3)
+    first, second, resumed = run(10), run(20), run(30, begun=True)
     it = queue(first, second, resumed)
     assert [each for each, _, _ in ranges(it, 100)] == [resumed, first, second]
 

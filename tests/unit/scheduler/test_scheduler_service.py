@@ -162,7 +162,7 @@ async def test_who_has_not_begun_gives_way_to_streams_that_wait_at_another_sched
     await around.beat()
     placing = tasks.start(around.place(request()), name="place")
     await around.scheduler_holds(1)
-    assert isinstance(await around.place(request(1, epoch=1, emitted=2)), Placed)
+    assert isinstance(await around.place(request(1, epoch=1, emitted=2, begun=True)), Placed)
     assert not placing.done()
     await around.bus.send(subjects.beat(Role.SCHEDULER, "other"), other)
     assert isinstance(await placing, Placed)
@@ -172,7 +172,7 @@ async def test_its_beat_says_that_a_begun_stream_waits(
     scheduler: SchedulerService, around: Surroundings, tasks: Tasks
 ) -> None:
     await around.beat(sessions=10)
-    placing = tasks.start(around.place(request(1, epoch=1, emitted=2)), name="place")
+    placing = tasks.start(around.place(request(1, epoch=1, emitted=2, begun=True)), name="place")
     while (await around.scheduler_beats.get()).begun_waiting != (request().model,):
         pass
     await around.beat()

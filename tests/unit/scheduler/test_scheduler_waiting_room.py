@@ -122,7 +122,7 @@ async def test_a_stream_that_lost_its_workers_goes_before_those_that_have_not_be
 ) -> None:
     """However many wait: its client is in the middle of reading it."""
     await enter(room, tasks, *range(1, 6))
-    resumed = [request(number, epoch=1, emitted=3) for number in (6, 7)]
+    resumed = [request(number, epoch=1, emitted=3, begun=True) for number in (6, 7)]
     entered = [tasks.start(outcome(room, what), name=what.session) for what in resumed]
     await settle()
     assert len(room) == 7
@@ -138,7 +138,7 @@ async def test_a_stream_that_lost_its_workers_takes_a_free_seat_at_once(
 ) -> None:
     await enter(room, tasks, 1)
     seats.free = 1
-    assert await room.place(request(2, epoch=1, emitted=3)) == Placement(prefill="p", decode="d")
+    assert await room.place(request(2, epoch=1, emitted=3, begun=True)) == Placement(prefill="p", decode="d")
 
 
 async def test_one_change_that_frees_many_seats_fills_them_all(room: WaitingRoom, seats: Seats, tasks: Tasks) -> None:

@@ -94,7 +94,7 @@ async def test_nobody_new_is_placed_before_a_stream_that_waits_elsewhere(it: Set
     it.changed()
     await settle()
     assert not new.done()
-    assert isinstance(await it.place(2, "a", epoch=1, emitted=3), Placement)
+    assert isinstance(await it.place(2, "a", epoch=1, emitted=3, begun=True), Placement)
     assert isinstance(await it.place(3, "b"), Placement)
     assert not new.done()
     it.elsewhere = set()
@@ -107,8 +107,10 @@ async def test_others_learn_which_models_have_begun_streams_that_wait(it: Settin
     tasks.start(it.place(1, "a"), name="new")
     await settle()
     assert it.told == []
-    begun = [tasks.start(it.place(2 + number, "a", epoch=1, emitted=3), name="begun") for number in range(2)]
-    tasks.start(it.place(9, "b", epoch=1, emitted=3), name="begun")
+    begun = [
+        tasks.start(it.place(2 + number, "a", epoch=1, emitted=3, begun=True), name="begun") for number in range(2)
+    ]
+    tasks.start(it.place(9, "b", epoch=1, emitted=3, begun=True), name="begun")
     await settle()
     assert it.told == [{"a"}, {"a", "b"}]
     it.full = {"b"}

@@ -114,6 +114,13 @@ def test_what_made_the_tokens_is_known_for_those_to_come():
     assert (asked.emitted, asked.arithmetic, asked.fingerprint) == (20, "bfloat16", "f" * 16)
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_who_has_had_tokens_goes_on_before_who_has_not_begun(after: int):
+    """Though the journal has none of them."""
+    asked = KeptSession.resumed(history(request()), after).session.place_request("g", "m")
+    assert (asked.emitted, asked.begun) == (0, after > 0)
+
+
 def test_a_failure_is_the_same_error_again():
     found = history(request(), tokens(0, error=DeadlineExceeded("late").info))
     assert isinstance(found.error, DeadlineExceeded)

@@ -89,7 +89,9 @@ async def test_tokens_that_are_there_are_read_even_past_the_deadline():
 
 async def test_a_new_epoch_asks_for_what_is_left():
     session = Session(request([1, 2, 3], max_tokens=16))
+    assert not session.place_request("gateway", "model").begun
     session.place(msgspec.structs.replace(placed(), arithmetic="bfloat16", fingerprint="f" * 16))
+    assert session.place_request("gateway", "model").begun
     assert session.place_request("gateway", "model").fingerprint == ""
     session.on_frame(frame(0, [10, 11]))
     session.on_frame(frame(5, [66]))
