@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("timeout")
             limit_s = float(mark.args[0] if mark is not None else config.getini("timeout"))
-            item.obj = _ended_after(item.obj, limit_s * BODY_SHARE)
+            if limit_s and not config.getoption("usepdb"):
+                item.obj = _ended_after(item.obj, limit_s * BODY_SHARE)
 
 
 def _ended_after(body: Callable[..., Awaitable[None]], limit_s: float) -> Callable[..., Awaitable[None]]:

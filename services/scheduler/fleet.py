@@ -97,9 +97,10 @@ class Fleet:
             ),
         )
 
-    def never_fits(self, model: str, capacity_tokens: int) -> bool:
-        """Whether no live decode could hold so much even when empty."""
+    def never_fits(self, model: str, capacity_tokens: int, fingerprint: str = "") -> bool:
+        """Whether no live decode, if given of this `fingerprint`, could hold so much even when empty."""
         ready = self.liveness.ready(Role.DECODE, model)
+        ready = [beat for beat in ready if fingerprint in ("", beat.fingerprint)]
         return bool(ready) and all(capacity_tokens * beat.kv_token_bytes > beat.kv_total_bytes for beat in ready)
 
     def give_decode(self, beat: Beat, session: str, capacity_tokens: int) -> Given:

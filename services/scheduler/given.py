@@ -47,8 +47,9 @@ class GivenLoad:
     def __init__(self) -> None:
         self._by_worker: dict[Worker, list[Given]] = {}
 
-    def __len__(self) -> int:
-        return sum(map(len, self._by_worker.values()))
+    def all(self) -> list[Given]:
+        """Whatever the worker."""
+        return [given for all_given in self._by_worker.values() for given in all_given]
 
     def add(self, given: Given) -> None:
         self._by_worker.setdefault(given.worker, []).append(given)

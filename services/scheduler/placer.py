@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -48,8 +47,10 @@ class Placer:
         self._workers = workers
         self._affinity = PrefixAffinity()
 
-    async def place(self, request: PlaceRequest, deadline_ms: int) -> Placement | None:
-        """The placement, or None when nobody has room now.
+    async def place(
+        self, request: PlaceRequest, deadline_ms: int, left_to_others: frozenset[str] = frozenset()
+    ) -> Placement | None:
+        """The placement, or None when nobody has room now. Decodes of fingerprints that are `left_to_others` have none.
 
         Raises Unavailable when a phase has no live worker of the model, or of the one that made the session's tokens,
         ContextExceeded when the request can never fit, and what a worker found wrong with the request itself.
@@ -61,7 +62,7 @@ class Placer:
         names = beginnings(request.prompt_ids, request.cache_salt)
         cached = self._affinity.cached(names)
         decodes = _of_one_model(request, self._fleet.decodes(request.model, capacity_tokens, cached))
-        without_prefill: set[str] = set()
+        without_prefill = set(left_to_others)
         for beat in _in_order(request, _of_one_tokenizer(request, decodes)):
             if beat.fingerprint in without_prefill:
                 continue
@@ -91,7 +92,7 @@ class Placer:
         if not self._fleet.serves(model, request.fingerprint) and self._fleet.knows(model):
             named = f"{model} {request.fingerprint}".strip()
             raise Unavailable(f"no prefill and decode worker of {named} that pair are ready", retry_after_ms=1000)
-        if self._fleet.never_fits(model, capacity_tokens):
+        if self._fleet.never_fits(model, capacity_tokens, request.fingerprint):
             raise ContextExceeded(f"no decode worker has KV memory for {capacity_tokens} tokens")
 
     async def _claim(self, beat: Beat, request: PlaceRequest, deadline_ms: int) -> ClaimGranted | None:
@@ -115,7 +116,7 @@ class Placer:
             self._fleet.refused(given)
             self._refused(Role.DECODE, beat.worker, request, error)
             return None
-        except asyncio.CancelledError:
+        except BaseException:
             self._fleet.refused(given)
             self._give_back(Role.DECODE, beat.worker, request)
             raise
@@ -152,7 +153,7 @@ class Placer:
             self._fleet.refused(given)
             self._refused(Role.PREFILL, beat.worker, request, error)
             return None
-        except asyncio.CancelledError:
+        except BaseException:
             self._fleet.refused(given)
             self._give_back(Role.PREFILL, beat.worker, request)
             raise

@@ -47,6 +47,7 @@ class SchedulerService:
         self._pair_log = PairLog()
         self._requests: Listening | None = None
         self._bus: Bus | None = None
+        self._wanted_elsewhere: frozenset[str] = frozenset()
         self._idle = asyncio.Event()
 
     async def start(self) -> None:
@@ -65,7 +66,7 @@ class SchedulerService:
         self._rooms = WaitingRooms(
             Placer(self._fleet, self._workers).place,
             self._settings.queue_limit,
-            self._begun_elsewhere,
+            lambda: self._wanted_elsewhere,
             self._heartbeat.changed,
         )
         await bus.listen(subjects.BEATS, self._hear)
@@ -179,11 +180,15 @@ class SchedulerService:
             self._rooms.fleet_changed()
         elif beat.role is Role.SCHEDULER and beat.worker != self._id:
             self._fleet.liveness.hear(beat)
-            self._rooms.fleet_changed()
+        self._look_at_others()
 
-    def _begun_elsewhere(self, model: str) -> bool:
-        """Whether streams of `model` that have begun wait for room at another scheduler."""
-        return any(model in beat.begun_waiting for beat in self._fleet.liveness.alive(Role.SCHEDULER))
+    def _look_at_others(self) -> None:
+        """What begun streams wait for at other schedulers, as far as these live."""
+        beats = self._fleet.liveness.alive(Role.SCHEDULER)
+        wanted = frozenset(name for beat in beats for name in beat.begun_waiting)
+        if wanted != self._wanted_elsewhere:
+            self._wanted_elsewhere = wanted
+            self._rooms.fleet_changed()
 
     def _on_cancel(self, _subject: str, data: bytes) -> None:
         try:

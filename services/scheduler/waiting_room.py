@@ -1,7 +1,7 @@
 """Admission and queue: requests that find no room wait in order of arrival, up to a limit and their deadline.
 
 Streams that lost their workers go before those that have not begun: a client is reading them. That holds for those that
-wait at other schedulers, too.
+wait in other rooms and at other schedulers, too, as far as both want the same workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ RATE_WINDOW = 64
 RETRY_MIN_MS = 1000
 RETRY_MAX_MS = 60_000
 
-TryPlace = Callable[[PlaceRequest, int], Awaitable[Placement | None]]
+TryPlace = Callable[[PlaceRequest, int, frozenset[str]], Awaitable[Placement | None]]
+"""Within so many milliseconds, not on decodes of these fingerprints."""
+
+NOTHING: frozenset[str] = frozenset()
 
 
 class Ticket:
@@ -53,20 +56,21 @@ class Ticket:
 class WaitingRoom:
     """Places at once while nobody waits; otherwise the head of the queue tries again when the fleet changes.
 
-    While `begun_elsewhere`, nobody is placed who has not begun. `queue_changed` is called after every change of it.
+    `wanted` is what begun streams wait for, here and elsewhere: a fingerprint, or a model where any of its workers will
+    do. Who has not begun leaves that to them. `queue_changed` is called after every change of the queue.
     """
 
     def __init__(
         self,
         try_place: TryPlace,
         limit: int,
-        begun_elsewhere: Callable[[], bool] = lambda: False,
+        wanted: Callable[[], frozenset[str]] = lambda: NOTHING,
         queue_changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._try_place = try_place
         self._limit = limit
-        self._begun_elsewhere = begun_elsewhere
+        self._wanted = wanted
         self._queue_changed = queue_changed
         self._clock = clock
         self._waiting: deque[Ticket] = deque()
@@ -112,7 +116,7 @@ class WaitingRoom:
         return bool(self._waiting and self._waiting[0].rank < ticket.rank) or self._gives_way(ticket)
 
     def _gives_way(self, ticket: Ticket) -> bool:
-        return not ticket.request.begun and self._begun_elsewhere()
+        return not ticket.request.begun and ticket.request.model in self._wanted()
 
     def _number(self, request: PlaceRequest) -> int:
         """The next one; or that of an older epoch of the session, which ends: its gateway asks anew."""
@@ -202,7 +206,8 @@ class WaitingRoom:
             raise DeadlineExceeded("the request's deadline passed in the queue")
         try:
             async with asyncio.timeout(left_s):
-                placement = await self._try_place(ticket.request, math.ceil(left_s * 1000))
+                left_to_others = NOTHING if ticket.request.begun else self._wanted()
+                placement = await self._try_place(ticket.request, math.ceil(left_s * 1000), left_to_others)
         except TimeoutError:
             raise DeadlineExceeded("the request's deadline passed while it was placed") from None
         if placement is None:

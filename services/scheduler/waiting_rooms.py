@@ -1,4 +1,7 @@
-"""A waiting room for each model: who waits for one is not in the way of another. `SchedulerService` has it."""
+"""Waiting rooms by what is waited for: who waits for one model is not in the way of another. `SchedulerService` has it.
+
+A begun stream that must stay with one build of its model, a fingerprint, waits in a room of its own kind.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ from shared.protocol.to_scheduler import PlaceRequest
 
 
 class WaitingRooms:
-    """All that wait at this scheduler, up to `limit` for each model.
+    """All that wait at this scheduler, up to `limit` in each room.
 
-    `begun_elsewhere` says whether streams of a model that have begun wait at another scheduler: nobody new is placed
-    before them. `begun_changed` is called when it is another set of models whose begun streams wait here.
+    `wanted_elsewhere` is what begun streams wait for at other schedulers: nobody new takes it from them.
+    `begun_changed` is called when begun streams wait here for something else than before.
     """
 
     def __init__(
         self,
         try_place: TryPlace,
         limit: int,
-        begun_elsewhere: Callable[[str], bool],
+        wanted_elsewhere: Callable[[], frozenset[str]],
         begun_changed: Callable[[], None],
     ) -> None:
         self._try_place = try_place
         self._limit = limit
-        self._begun_elsewhere = begun_elsewhere
+        self._wanted_elsewhere = wanted_elsewhere
         self._begun_changed = begun_changed
         self._rooms: dict[str, WaitingRoom] = {}
         self._begun: frozenset[str] = frozenset()
@@ -37,23 +40,21 @@ class WaitingRooms:
 
     @property
     def begun(self) -> frozenset[str]:
-        """Models whose streams have begun, lost their workers, and wait here for others."""
+        """What streams wait for here that have begun: fingerprints, and models whose every worker will do."""
         return self._begun
 
     async def place(self, request: PlaceRequest) -> Placement:
         """See `WaitingRoom.place`."""
-        model = request.model
-        room = self._rooms.get(model)
+        wanted = request.fingerprint or request.model
+        room = self._rooms.get(wanted)
         if room is None:
-            room = self._rooms[model] = WaitingRoom(
-                self._try_place, self._limit, lambda: self._begun_elsewhere(model), self._queue_changed
-            )
+            room = self._rooms[wanted] = WaitingRoom(self._try_place, self._limit, self._wanted, self._queue_changed)
         try:
             return await room.place(request)
         finally:
             if not room.inside and not room.has_placed:
                 # Whatever name was asked for: rooms of models that nobody serves do not stay.
-                self._rooms.pop(model, None)
+                self._rooms.pop(wanted, None)
 
     def cancel(self, session: str, epoch: int) -> None:
         """See `WaitingRoom.cancel`."""
@@ -70,8 +71,13 @@ class WaitingRooms:
         for room in self._rooms.values():
             room.fleet_changed()
 
+    def _wanted(self) -> frozenset[str]:
+        return self._begun | self._wanted_elsewhere()
+
     def _queue_changed(self) -> None:
-        begun = frozenset(model for model, room in self._rooms.items() if room.begun_waits)
+        begun = frozenset(wanted for wanted, room in self._rooms.items() if room.begun_waits)
         if begun != self._begun:
             self._begun = begun
             self._begun_changed()
+            # What nobody begun waits for any more is there for others.
+            self.fleet_changed()

@@ -6,7 +6,7 @@
 - A connection that is taken, and then says nothing or something else, is left open when the next one is dialled.
 - Closed while there is no server, it writes what waits to the old connection, which uvloop does not let pass.
 - Between the end of a connection and its own notice of that, it publishes to the closed one, of which uvloop complains
-  with a RuntimeError: here it is an OSError, as of any connection that is gone.
+  with a RuntimeError. Here that waits for the next connection, as what is published a moment later does.
 - It sends the PING of a flush ahead of what waits in its buffer, so that neither a flush nor a subscription's drain
   keeps its promise.
 """
@@ -56,9 +56,13 @@ class SturdyClient(Client):  # type: ignore[misc]
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         try:
             return await super()._flush_pending(force_flush)
-        except RuntimeError as error:
-            # uvloop's word for a transport that is closed, where asyncio's own says nothing.
-            raise ConnectionResetError(str(error)) from error
+        except RuntimeError:
+            if not self._has_no_transport():
+                raise
+            # As when it knows that there is no connection: what waits goes out on the next one.
+            nothing: asyncio.Future[None] = asyncio.Future()
+            nothing.set_result(None)
+            return nothing
 
     def _has_no_transport(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)

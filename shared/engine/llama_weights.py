@@ -48,9 +48,8 @@ class LlamaWeights:
 
     @property
     def own_products(self) -> bool:
-        """Whether native kernels multiply by all of its matrices."""
-        matrices = [one for layer in self.layers for one in (layer.qkv, layer.output, layer.gate_up, layer.down)]
-        return all(isinstance(one, NativeLinear) for one in [*matrices, self.head])
+        """Whether native kernels multiply by its matrices: by all or none."""
+        return isinstance(self.head, NativeLinear)
 
 
 def read_weights(
@@ -69,7 +68,7 @@ def read_weights(
     with ExitStack() as stack:
         tensors = _open(files, stack)
         _check(tensors, expected_shapes(config))
-        reader = _Reader(tensors, dtype, device, kernels)
+        reader = _Reader(tensors, dtype, device, kernels if _multiply_all(kernels, config, dtype) else None)
         embedding = reader.read("model.embed_tokens.weight")
         return LlamaWeights(
             embedding=embedding,
@@ -77,6 +76,12 @@ def read_weights(
             final_norm=reader.read("model.norm.weight"),
             head=matrix(embedding if config.tied else reader.read("lm_head.weight"), None, kernels),
         )
+
+
+def _multiply_all(kernels: Kernels | None, config: LlamaConfig, dtype: torch.dtype) -> bool:
+    """All or none: what computes a sequence has one name (`arithmetic`)."""
+    widths, threads = (config.hidden_size, config.query_size, config.intermediate_size), torch.get_num_threads()
+    return kernels is not None and all(kernels.multiplies(dtype, width, threads) for width in widths)
 
 
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -27,8 +27,8 @@ class Matrix(Protocol):
 
 
 def matrix(weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None = None) -> Matrix:
-    """Of `weight` `[outputs, inputs]`; by `kernels` where they can multiply by it."""
-    if kernels is not None and kernels.multiplies(weight):
+    """Of `weight` `[outputs, inputs]`; `kernels` are those that multiply by its kind."""
+    if kernels is not None:
         return kernels.linear(weight, bias, torch.get_num_threads())
     if linear.can_pack(weight.dtype, weight.device):
         return _LibraryMatrix(weight, bias)

@@ -20,11 +20,11 @@ class Beat(Message, frozen=True, kw_only=True):
 
     `boot` changes at every start, `connection` counts how often the process has connected again since: what it said
     around such a moment may be lost. Workers count their beats in `number`; `taken` are the sessions they have taken
-    since their last one. Gateways and schedulers leave model and capacity empty; `begun_waiting` are the models whose
-    streams have begun, lost their workers, and wait for room at a scheduler. `queued_tokens` are prompt tokens
-    accepted and not yet computed; `kv_free_bytes` is what a new session could reserve. `parts` say in what two models
-    of one name differ; workers of equal `arithmetic` compute the same bits. `kv_encodings` are how prefill can send
-    cells, or how decode takes them, first what it prefers.
+    since their last one. Gateways and schedulers leave model and capacity empty. `begun_waiting` is what streams wait
+    for at a scheduler that have begun and lost their workers: a fingerprint, or a model whose every worker will do.
+    `queued_tokens` are prompt tokens accepted and not yet computed; `kv_free_bytes` is what a new session could
+    reserve. `parts` say in what two models of one name differ; workers of equal `arithmetic` compute the same bits.
+    `kv_encodings` are how prefill can send cells, or how decode takes them, first what it prefers.
     """
 
     worker: Name

@@ -11,12 +11,12 @@ class PlaceRequest(Message, frozen=True, kw_only=True):
 
     `prompt_ids` are int32 bytes (`wire.pack_ids`). `emitted` counts how many of its last ids were generated already
     by an earlier epoch, so that token indexes go on. `begun`: workers held it already, and it goes before all that have
-    not begun. `deadline_ms` is what is left at sending. `avoid` names workers of
-    earlier epochs, which failed: they are asked last. `arithmetic` is that of the decode that made the emitted tokens:
-    workers of the same are asked first. `fingerprint` is that of the model that made them: no other may go on; empty:
-    not known, or there are none. `tokenizer` is the digest of the gateway's own: workers that know theirs, and
-    have another, are not asked; empty: not known. `trial`: a worker died of it, perhaps; whoever gets it computes it
-    alone. Only prompts of equal `cache_salt` share what is cached.
+    not begun. `deadline_ms` is what is left at sending. `avoid` names workers of earlier epochs, which failed: they are
+    asked last. `arithmetic` is that of the decode that made the emitted tokens: workers of the same are asked first.
+    `fingerprint` is that of the model that made them: no other may go on; empty: not known, or there are none.
+    `tokenizer` is the digest of the gateway's own: workers that know theirs, and have another, are not asked; empty:
+    not known. `trial`: a worker died of it, perhaps; whoever gets it computes it alone. Only prompts of equal
+    `cache_salt` share what is cached.
     """
 
     session: SessionId

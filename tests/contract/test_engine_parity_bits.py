@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = save_tiny(shape.split("-")[0], tmp_path_factory.mktemp("model"), **sizes)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "library":
-            patch.setattr(Kernels, "multiplies", lambda _kernels, _weight: False)
+            patch.setattr(Kernels, "multiplies", lambda *_: False)
         return load_engine(folder, dtype, native_kernels=kind != "torch")
 
 

@@ -17,9 +17,9 @@ LEAST_SHARE = 8
 class Page:
     """Of `session` in `tenure`; the journal has `written` tokens of `transcript`. `left_s` is left of its deadline.
 
-    Records grow with what there is: an eighth of it, `LEAST_TOKENS` at least. So a session has few of them, however
-    long it is, and a lost tail is cheap to compute again. The end, and what stands there when it is `closed`, is
-    written whatever its size.
+    The first token is a record, which says what made it. Records then grow with what there is: an eighth of it,
+    `LEAST_TOKENS` at least. So a session has few of them, however long it is, and a lost tail is cheap to compute
+    again. The end, and what stands there when it is `closed`, is written whatever its size.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Page:
     def _worth_it(self, tokens: int, last: bool) -> bool:
         if last:
             return tokens > 0 or not self._end_written
-        return tokens >= (1 if self.closed else min(RECORD_TOKENS, max(LEAST_TOKENS, self._written // LEAST_SHARE)))
+        if self.closed or not self._written:
+            return tokens > 0
+        return tokens >= min(RECORD_TOKENS, max(LEAST_TOKENS, self._written // LEAST_SHARE))
 
 
 def _logprobs(tokens: list[SampledToken]) -> tuple[TokenLogprob | None, ...] | None:

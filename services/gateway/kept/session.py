@@ -48,10 +48,12 @@ class KeptSession:
             emitted=tuple(token.token_id for token in history.tokens),
             arithmetic=history.arithmetic,
             fingerprint=history.fingerprint,
-            begun=after > 0,
+            begun=0 < after <= history.request.max_tokens,
         )
         request = msgspec.structs.replace(history.request, deadline_s=history.left_s)
-        return cls(Session(request, resumption), transcript, history.tenure)
+        kept = cls(Session(request, resumption), transcript, history.tenure)
+        kept.page.arithmetic, kept.page.fingerprint = history.arithmetic, history.fingerprint
+        return kept
 
     @property
     def id(self) -> str:
@@ -64,6 +66,11 @@ class KeptSession:
     @property
     def request(self) -> GenerationRequest:
         return self.session.request
+
+    @property
+    def size(self) -> int:
+        """How many tokens it has, those that were likely as well."""
+        return len(self.request.prompt_ids) + len(self.transcript.tokens) * (1 + (self.request.sampling.logprobs or 0))
 
     def unread(self) -> None:
         """Its reader has gone now."""

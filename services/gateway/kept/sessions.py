@@ -20,6 +20,7 @@ from services.gateway.generation import Delta, GenerationRequest, Resumed
 from services.gateway.journal.history import History
 from services.gateway.journal.journal import Journal
 from services.gateway.kept.driver import Driver
+from services.gateway.kept.recent import Recent
 from services.gateway.kept.session import KeptSession
 from services.gateway.kept.transcript import Reader
 from services.gateway.kept.writer import JournalWriter
@@ -53,6 +54,8 @@ TAKEN_HERE = "the session was resumed by another client"
 LET_GO = "the session is not at this gateway any more: resume it again"
 RETRY_AFTER_MS = 1000
 REWRITTEN_WITHIN_S = 10.0
+# Of answers that were read to their end: some 40 MB.
+ENDED_TOKENS = 1 << 18
 TAKEN_ELSEWHERE = "the session was resumed at another gateway"
 
 
@@ -78,6 +81,7 @@ class KeptSessions:
         self._kept: dict[str, KeptSession] = {}
         self._adopting: dict[str, asyncio.Task[KeptSession | BatonError]] = {}
         self._overtaken: dict[str, int] = {}
+        self._ended = Recent(ENDED_TOKENS)
 
     @asynccontextmanager
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RunningGeneration]:
@@ -138,9 +142,12 @@ class KeptSessions:
                 self._release(kept, Unavailable(LET_GO, retry_after_ms=RETRY_AFTER_MS))
 
     async def verify(self) -> None:
-        """After a break: what the journal has lost is written again, what another gateway has taken is let go."""
+        """After a break: what the journal has lost is written again, what another gateway has taken is let go.
+
+        What runs comes first.
+        """
         journal = self._links.journal
-        for kept in list(self._kept.values()):
+        for kept in sorted(self._kept.values(), key=lambda kept: kept.transcript.ended):
             tenure = await journal.keep_again(kept.id, kept.request, kept.tenure)
             if tenure > kept.tenure:
                 self._lose(kept.id, tenure)
@@ -230,9 +237,10 @@ class KeptSessions:
             await deltas.aclose()
             if kept.transcript.detach(reader):
                 kept.unread()
-                # One that was read to its end stays as well: what was written to a socket need not have arrived.
                 if generation.cancelled:
                     self._cancel(kept)
+                elif kept.transcript.ended:
+                    self._read_out(kept)
 
     async def _deltas(self, kept: KeptSession, reader: Reader, after: int) -> AsyncGenerator[Delta, None]:
         writer = RestWriter(self._links.tokenizer, kept.request, after)
@@ -243,6 +251,13 @@ class KeptSessions:
                     yield with_timings(delta, kept.transcript.timings)
                     return
                 yield delta
+
+    def _read_out(self, ended: KeptSession) -> None:
+        """It stays for a while: what was written to a socket need not have arrived. Those before it, up to a limit."""
+        for session in self._ended.add(ended.id, ended.size):
+            kept = self._kept.get(session)
+            if kept is not None and not kept.transcript.is_read:
+                self._release(kept, Unavailable(LET_GO, retry_after_ms=RETRY_AFTER_MS))
 
     def _cancel(self, kept: KeptSession) -> None:
         """Its client wants no more of it."""

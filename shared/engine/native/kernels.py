@@ -61,13 +61,12 @@ class Kernels:
         """Whether attention of this shape is native: heads of a multiple of 16 numbers up to 512."""
         return dtype in _BF16 and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM
 
-    def multiplies(self, weight: torch.Tensor) -> bool:
-        """Whether there is a native product with `weight` `[outputs, inputs]`: in bf16, on processors that have it."""
-        fits = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and weight.shape[1] % 2 == 0
-        return fits and self._linear(LinearCall()) == 0
+    def multiplies(self, dtype: torch.dtype, inputs: int, threads: int) -> bool:
+        """Whether there are native products with weights of so many inputs: in bf16, on processors that have it."""
+        return dtype == torch.bfloat16 and inputs % 2 == 0 and self._linear(LinearCall(threads=threads)) == 0
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: int) -> NativeLinear:
-        """The linear layer of a `weight` that it `multiplies`."""
+        """The linear layer of a `weight` on the CPU whose kind it `multiplies`."""
         return NativeLinear(self._linear, weight, bias, threads)
 
     def attend(self, table: KvTable, layer: int, query: torch.Tensor, out: torch.Tensor, kind: AttentionKind) -> None:

@@ -123,7 +123,7 @@ async def test_memory_that_is_needed_is_taken_from_what_is_kept(make_fleet: Make
 
 def idle(fleet: SchedulerFleet) -> bool:
     """Whether the scheduler has heard that all it has placed is done."""
-    return not fleet._given and not any(beat.sessions or beat.queued_tokens for beat in fleet.workers())
+    return not fleet._given.all() and not any(beat.sessions or beat.queued_tokens for beat in fleet.workers())
 
 
 async def test_turns_of_several_chats_go_back_to_their_workers(make_fleet: MakeFleet):

@@ -10,7 +10,6 @@ import msgspec
 from services.scheduler.fleet import Fleet
 from services.scheduler.placer import Placement
 from shared.core import Role, SamplingParams
-from shared.errors import BatonError
 from shared.protocol.to_all import Beat, WorkerState
 from shared.protocol.to_decode import Cancel, Claim, ClaimGranted
 from shared.protocol.to_prefill import RunAccepted, RunPrefill
@@ -104,7 +103,7 @@ class ScriptedWorkers:
         self.boot = ""
         self.beat = 1
         self.kv_encodings: tuple[str, ...] = ("exact",)
-        self.answers: dict[str, list[BatonError | asyncio.Event | None]] = {}
+        self.answers: dict[str, list[Exception | asyncio.Event | None]] = {}
         self.asked: list[str] = []
         self.claims: list[Claim] = []
         self.runs: list[RunPrefill] = []
@@ -143,7 +142,7 @@ class ScriptedWorkers:
         self.was_asked.set()
         script = self.answers.get(worker)
         answer = script.pop(0) if script else None
-        if isinstance(answer, BatonError):
+        if isinstance(answer, Exception):
             raise answer
         self.holding.add(worker)
         if answer is not None:

@@ -156,7 +156,7 @@ def test_a_silent_worker_is_forgotten_with_what_was_given_to_it() -> None:
     clock.now_s += 3.1
     assert decodes(fleet) == []
     fleet.hear(decode_beat("other"))
-    assert not fleet._given
+    assert fleet._given.all() == []
 
 
 def test_a_model_is_served_when_both_phases_are_ready_full_or_not() -> None:

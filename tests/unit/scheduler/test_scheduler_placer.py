@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scheduler_words import MODEL, ScriptedWorkers, decode_beat, fleet_of, placement, prefill_beat, request
+from scheduler_words import FINGERPRINT, MODEL, ScriptedWorkers, decode_beat, fleet_of, placement, prefill_beat, request
 
 from services.scheduler import fleet
 from services.scheduler.fleet import Fleet
@@ -214,6 +214,33 @@ async def test_a_session_with_tokens_stays_with_the_model_that_made_them() -> No
     with pytest.raises(Unavailable, match=f"{MODEL} {other} that pair"):
         await it.place(begun)
     assert await it.place(request(1)) == placement(prefill="p0", decode="d0")
+
+
+async def test_what_is_left_to_others_is_not_asked() -> None:
+    other = "f" * 16
+    it = Setting(decode_beat("d0"), prefill_beat("p0"))
+    it.hear(decode_beat("d1", fingerprint=other, sessions=5), prefill_beat("p1", fingerprint=other))
+    placed = await it.placer.place(request(), 5000, frozenset({FINGERPRINT}))
+    assert placed == placement(prefill="p1", decode="d1", fingerprint=other)
+    assert await it.placer.place(request(1), 5000, frozenset({FINGERPRINT, other})) is None
+    assert it.workers.asked == ["d1", "p1"]
+
+
+async def test_a_begun_session_that_no_worker_of_its_model_could_hold_is_refused() -> None:
+    other = "f" * 16
+    it = Setting(decode_beat("d0", kv_total_bytes=5), prefill_beat("p0"))
+    it.hear(decode_beat("d1", fingerprint=other), prefill_beat("p1", fingerprint=other))
+    with pytest.raises(ContextExceeded):
+        await it.place(request(emitted=4, fingerprint=FINGERPRINT))
+
+
+async def test_an_error_of_our_own_leaves_no_load_behind() -> None:
+    it = Setting(decode_beat("d0"), prefill_beat("p0"))
+    for worker in ("d0", "p0"):
+        it.workers.answers[worker] = [RuntimeError("bug")]
+        with pytest.raises(RuntimeError):
+            await it.place()
+    assert [given.worker for given in it.fleet._given.all()] == [(Role.DECODE, "d0")]
 
 
 async def test_workers_with_another_tokenizer_than_the_gateway_are_not_asked() -> None:

@@ -31,7 +31,7 @@ class Seats:
         self.error: BatonError | None = None
         self.while_held: Callable[[], None] = lambda: None
 
-    async def place(self, what: PlaceRequest, _deadline_ms: int) -> Placement | None:
+    async def place(self, what: PlaceRequest, _deadline_ms: int, _left_to_others: frozenset[str]) -> Placement | None:
         number = int(what.session, 16)
         self.attempts.append(number)
         self.attempted.set()
@@ -413,7 +413,7 @@ async def test_whatever_happens_everyone_is_answered_in_order_and_nothing_is_lef
 async def test_an_invalid_request_behind_the_head_does_not_stop_the_queue(tasks: Tasks) -> None:
     open_now = False
 
-    async def place(what: PlaceRequest, _deadline_ms: int) -> Placement | None:
+    async def place(what: PlaceRequest, _deadline_ms: int, _left_to_others: frozenset[str]) -> Placement | None:
         if not open_now:
             return None
         if int(what.session, 16) == 1:

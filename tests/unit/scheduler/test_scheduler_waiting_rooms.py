@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(20)
 
 
 class Setting:
-    """Models in `full` have no room; those in `unknown` no worker; streams of `elsewhere` wait at another scheduler."""
+    """What is `full` has no room, what is `unknown` no worker; begun streams of another scheduler want `elsewhere`."""
 
     def __init__(self) -> None:
         self.full: set[str] = set()
@@ -26,7 +26,8 @@ class Setting:
         self.elsewhere: set[str] = set()
         self.told: list[set[str]] = []
         self.placed: list[str] = []
-        self.rooms = WaitingRooms(self._try_place, 2, lambda model: model in self.elsewhere, self._begun_changed)
+        self.left: list[frozenset[str]] = []
+        self.rooms = WaitingRooms(self._try_place, 2, lambda: frozenset(self.elsewhere), self._begun_changed)
 
     async def place(self, number: int, model: str, **changes: object) -> Placement | BatonError:
         try:
@@ -37,12 +38,15 @@ class Setting:
     def changed(self) -> None:
         self.rooms.fleet_changed()
 
-    async def _try_place(self, what: PlaceRequest, _deadline_ms: int) -> Placement | None:
+    async def _try_place(
+        self, what: PlaceRequest, _deadline_ms: int, left_to_others: frozenset[str]
+    ) -> Placement | None:
         if what.model in self.unknown:
             raise Unavailable("nobody")
-        if what.model in self.full:
+        if self.full & {what.model, what.fingerprint}:
             return None
         self.placed.append(what.model)
+        self.left.append(left_to_others)
         return Placement(prefill="p", decode="d")
 
     def _begun_changed(self) -> None:
@@ -121,6 +125,23 @@ async def test_others_learn_which_models_have_begun_streams_that_wait(it: Settin
     it.rooms.cancel(request(9).session, 1)
     await settle()
     assert it.told[3:] == [set()]
+
+
+async def test_a_begun_stream_that_waits_for_one_build_leaves_the_others_to_who_has_not_begun(
+    it: Setting, tasks: Tasks
+) -> None:
+    """As while the weights of a model are replaced, worker by worker."""
+    it.full = {"old"}
+    begun = tasks.start(it.place(1, "a", epoch=1, emitted=3, begun=True, fingerprint="old"), name="begun")
+    await settle()
+    assert it.told == [{"old"}]
+    it.elsewhere = {"older"}
+    assert isinstance(await it.place(2, "a"), Placement)
+    assert isinstance(await it.place(3, "a", epoch=1, emitted=3, begun=True, fingerprint="new"), Placement)
+    assert it.left == [{"old", "older"}, frozenset()]
+    it.full = set()
+    it.changed()
+    assert isinstance(await begun, Placement)
 
 
 async def test_cancel_and_close_reach_all_rooms(it: Setting, tasks: Tasks) -> None:

@@ -224,9 +224,12 @@ static void linear(const LinearCall& call) {
 
 extern "C" {
 
-// 1: no memory; 2: this library has no instructions for it.
+// 1: no memory; 2: this library has no instructions for it, or only for one thread.
 BATON_EXPORT int baton_linear(const baton::LinearCall* call) {
 #if defined(__AVX512BF16__)
+#if !defined(_OPENMP)
+    if (call->threads > 1) return 2;
+#endif
     try {
         if (call->rows > 0) baton::linear(*call);
         return 0;
