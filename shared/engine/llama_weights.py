@@ -68,7 +68,8 @@ def read_weights(
     with ExitStack() as stack:
         tensors = _open(files, stack)
         _check(tensors, expected_shapes(config))
-        reader = _Reader(tensors, dtype, device, kernels if _multiply_all(kernels, config, dtype) else None)
+        kernels = kernels if _multiply_all(kernels, config, dtype) else None
+        reader = _Reader(tensors, dtype, device, kernels)
         embedding = reader.read("model.embed_tokens.weight")
         return LlamaWeights(
             embedding=embedding,
