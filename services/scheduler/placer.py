@@ -62,9 +62,9 @@ class Placer:
         names = beginnings(request.prompt_ids, request.cache_salt)
         cached = self._affinity.cached(names)
         decodes = _of_one_model(request, self._fleet.decodes(request.model, capacity_tokens, cached))
-        without_prefill = set(left_to_others)
+        passed_over = set(left_to_others)
         for beat in _in_order(request, _of_one_tokenizer(request, decodes)):
-            if beat.fingerprint in without_prefill:
+            if beat.fingerprint in passed_over:
                 continue
             if not self._fleet.prefills(request.model, _prompt_tokens(request), beat.fingerprint):
                 continue
@@ -73,7 +73,7 @@ class Placer:
                 continue
             accepted = await self._run(beat, grant, request, deadline_ms, cached)
             if accepted is None:
-                without_prefill.add(beat.fingerprint)
+                passed_over.add(beat.fingerprint)
                 continue
             prefill = WorkerStart(Role.PREFILL, accepted.worker, accepted.boot)
             self._affinity.note(names, prefill, WorkerStart(Role.DECODE, beat.worker, grant.boot))

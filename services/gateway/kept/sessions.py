@@ -54,7 +54,7 @@ TAKEN_HERE = "the session was resumed by another client"
 LET_GO = "the session is not at this gateway any more: resume it again"
 RETRY_AFTER_MS = 1000
 REWRITTEN_WITHIN_S = 10.0
-# Of answers that were read to their end: some 40 MB.
+# Of answers that have ended and had a reader, prompts included.
 ENDED_TOKENS = 1 << 18
 TAKEN_ELSEWHERE = "the session was resumed at another gateway"
 

@@ -93,6 +93,12 @@ def fleet_of(*beats: Beat, clock: Callable[[], float] | None = None) -> Fleet:
     return fleet
 
 
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 class ScriptedWorkers:
     """Answers as scripted, yes by default; remembers what it was asked and what it holds.
 

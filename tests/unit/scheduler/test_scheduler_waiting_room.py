@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
-from scheduler_words import request
+from scheduler_words import request, settle
 
 from services.scheduler.placer import Placement
 from services.scheduler.waiting_room import RETRY_MAX_MS, RETRY_MIN_MS, WaitingRoom
@@ -56,18 +56,6 @@ def seats() -> Seats:
 @pytest.fixture
 def room(seats: Seats) -> WaitingRoom:
     return WaitingRoom(seats.place, limit=5)
-
-
-@pytest.fixture
-async def tasks() -> AsyncIterator[Tasks]:
-    async with Tasks("waiting") as owned:
-        yield owned
-
-
-async def settle() -> None:
-    """Let everything run that can."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 async def outcome(room: WaitingRoom, what: PlaceRequest) -> Placement | BatonError:

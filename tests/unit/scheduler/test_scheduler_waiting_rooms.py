@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
-from scheduler_words import request
+from scheduler_words import request, settle
 
 from services.scheduler.placer import Placement
 from services.scheduler.waiting_rooms import WaitingRooms
@@ -56,18 +53,6 @@ class Setting:
 @pytest.fixture
 def it() -> Setting:
     return Setting()
-
-
-@pytest.fixture
-async def tasks() -> AsyncIterator[Tasks]:
-    async with Tasks("waiting") as owned:
-        yield owned
-
-
-async def settle() -> None:
-    """Let everything run that can."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 async def test_a_model_without_room_is_not_in_the_way_of_another(it: Setting, tasks: Tasks) -> None:
