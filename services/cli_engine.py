@@ -51,7 +51,7 @@ def _torch(settings: WorkerProcessSettings, model: ModelFolder, kv_bytes: int) -
         dtype=settings.dtype,
         kv_bytes=kv_bytes,
         device=settings.device,
-        threads=settings.threads,
+        threads=settings.engine_threads,
         runner=settings.runner,
         prefix_cache=settings.prefix_cache,
         progress=LoadProgress(model.name),

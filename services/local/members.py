@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from services.local.cores import Machine, Share
 from services.local.settings import UpSettings
 from shared.bus.settings import BusSettings
 from shared.core import Role
@@ -26,14 +25,14 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def members(
-    settings: UpSettings, nats: BusSettings, cores: Sequence[int], *, suffix: str = "", config: str | None = None
+    settings: UpSettings, nats: BusSettings, machine: Machine, *, suffix: str = "", config: str | None = None
 ) -> list[Member]:
     """All of them, gateway first. `suffix` keeps their names apart from those of others on the same NATS."""
     common = [*_file(config), *_nats_flags(nats), *_changed(settings, "log_level", "log_format", "drain_timeout_s")]
     model = _changed(settings, "model", "cache_dir")
-    worker = [*model, *_changed(settings, "engine", "dtype", "device", "threads")]
+    worker = [*model, *_changed(settings, "engine", "dtype", "device")]
     door = ["--host", settings.http_host, "--port", str(settings.http_port)]
-    turns = _core_turns(settings, cores)
+    shares = machine.shares(settings.prefill + settings.decode, settings.threads)
 
     def member(role: Role, number: int, *arguments: str) -> Member:
         name = f"{role.value}-{number}{suffix}"
@@ -42,19 +41,17 @@ def members(
     return [
         member(Role.GATEWAY, 0, *door, *model),
         member(Role.SCHEDULER, 0),
-        *(member(Role.PREFILL, number, *worker, *next(turns)) for number in range(settings.prefill)),
-        *(member(Role.DECODE, number, *worker, *next(turns)) for number in range(settings.decode)),
+        *(member(Role.PREFILL, number, *worker, *_flags(settings, next(shares))) for number in range(settings.prefill)),
+        *(member(Role.DECODE, number, *worker, *_flags(settings, next(shares))) for number in range(settings.decode)),
     ]
 
 
-def _core_turns(settings: UpSettings, cores: Sequence[int]) -> Iterator[list[str]]:
-    """`--cores` for one worker after the other, around the available cores."""
-    around = itertools.cycle(cores)
-    while True:
-        if settings.device != "cpu" or settings.threads > len(cores):
-            yield []
-        else:
-            yield ["--cores", ",".join(str(core) for core in itertools.islice(around, settings.threads))]
+def _flags(settings: UpSettings, share: Share) -> list[str]:
+    """What a GPU computes needs one thread, on any core."""
+    if settings.device != "cpu":
+        return ["--threads", str(settings.threads or 1)]
+    cores = ["--cores", ",".join(map(str, share.cpus))] if share.cpus else []
+    return ["--threads", str(share.threads), *cores]
 
 
 def _file(config: str | None) -> list[str]:

@@ -26,7 +26,9 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine: Annotated[EngineKind, Meta(description="torch or fake")] = EngineKind.TORCH
     dtype: Annotated[str, Meta(description="bfloat16, float16 or float32")] = "bfloat16"
     device: Annotated[str, Meta(description="cpu or cuda")] = "cpu"
-    threads: Annotated[int, Meta(ge=1, description="threads, and cores, of each worker")] = 1
+    threads: Annotated[
+        int, Meta(ge=0, description="threads, and cores, of each worker; 0: the machine's cores, evenly")
+    ] = 0
     cache_dir: Annotated[str, Meta(description="where pulled models are kept; empty: the user's cache")] = ""
     start_timeout_s: Annotated[float, Meta(gt=0, description="longest wait until all is ready")] = 300.0
     drain_timeout_s: Annotated[float, Meta(ge=0, description="longest wait for running answers at the end")] = 30.0

@@ -16,6 +16,7 @@ import msgspec
 
 from services.local import nats_server
 from services.local.child import OnLine
+from services.local.cores import machine
 from services.local.health import until_healthy
 from services.local.keeper import Keeper
 from services.local.members import Member, members
@@ -83,7 +84,7 @@ class Supervisor:
         if not self.nats.url:
             self.nats = msgspec.structs.replace(self.nats, url=await self._start_nats())
         self._bus = bus = await self._connect(self.nats)
-        crew = members(self._settings, self.nats, available_cores(), suffix=suffix, config=self._config)
+        crew = members(self._settings, self.nats, machine(available_cores()), suffix=suffix, config=self._config)
         self._gateways = [member.name for member in crew if member.role is Role.GATEWAY]
         roll_call = RollCall((member.name for member in crew), self._is_ready)
         await bus.listen(subjects.BEATS, lambda _subject, data: _hear(roll_call, data))

@@ -64,7 +64,7 @@ class PrefillWorker:
             self._transfers,
             wake=self._wake,
             chunk_tokens=settings.chunk_tokens,
-            core_to_spare=not settings.cores or len(settings.cores) > settings.threads,
+            core_to_spare=not settings.cores or len(settings.cores) > settings.engine_threads,
         )
         self._fences = Fences()
         self._draining = False

@@ -12,7 +12,6 @@ import torch
 
 from shared.core import KvLayout
 from shared.engine.cuda.kernels import PagedKernels
-from shared.engine.llama_runner import LlamaRunner
 from shared.engine.runner import AnyKernels, Runner
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -27,7 +26,7 @@ def arithmetic(runner: Runner, layout: KvLayout, device: torch.device, kernels: 
         by = "paged"
     else:
         by = "native" if kernels is not None and kernels.supports(dtype, layout.head_dim) else "torch"
-    if isinstance(runner, LlamaRunner) and runner.own_products:
+    if runner.own_products:
         by += "-products"
     path = type(runner).__module__.rpartition(".")[2].removesuffix("_runner")
     release = ".".join(torch.__version__.split(".")[:2])

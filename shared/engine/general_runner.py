@@ -66,6 +66,7 @@ class GeneralRunner:
         self._model = model
         self._attention_of = attention_of
         self.row_rule = _row_rule(model)
+        self.own_products = False
         if linear.can_pack(model.dtype, model.device):
             linear.pack_linears(model)
 

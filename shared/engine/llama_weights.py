@@ -81,8 +81,8 @@ def read_weights(
 
 def _multiply_all(kernels: Kernels | None, config: LlamaConfig, dtype: torch.dtype) -> bool:
     """All or none: what computes a sequence has one name (`arithmetic`)."""
-    widths, threads = (config.hidden_size, config.query_size, config.intermediate_size), torch.get_num_threads()
-    return kernels is not None and all(kernels.multiplies(dtype, width, threads) for width in widths)
+    widths = (config.hidden_size, config.query_size, config.intermediate_size)
+    return kernels is not None and all(kernels.multiplies(dtype, width) for width in widths)
 
 
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

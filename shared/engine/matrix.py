@@ -29,7 +29,7 @@ class Matrix(Protocol):
 def matrix(weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None = None) -> Matrix:
     """Of `weight` `[outputs, inputs]`; `kernels` are those that multiply by its kind."""
     if kernels is not None:
-        return kernels.linear(weight, bias, torch.get_num_threads())
+        return kernels.linear(weight, bias)
     if linear.can_pack(weight.dtype, weight.device):
         return _LibraryMatrix(weight, bias)
     return _PlainMatrix(weight, bias)

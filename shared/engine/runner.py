@@ -21,5 +21,9 @@ class Runner(Protocol):
     def row_rule(self) -> RowRule:
         """How batches must be filled up."""
 
+    @property
+    def own_products(self) -> bool:
+        """Whether it multiplies by native kernels, whose roundings are not the library's."""
+
     def logits(self, batch: PackedBatch) -> torch.Tensor:
         """Write the KV of all segments, and return `[batch.logits, vocab]`."""

@@ -110,7 +110,7 @@ class TorchEngine:
         place = cls._place(device)
         torch.set_num_threads(threads)
         checkpoint = read_checkpoint(folder)
-        native_library = cls._native(cache) if native_kernels else None
+        native_library = cls._native(cache, threads) if native_kernels else None
         model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress, native=native_library)
         kernels = cls._kernels(model.layout, native_library)
         memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
@@ -231,9 +231,9 @@ class TorchEngine:
         return torch.device(device)
 
     @staticmethod
-    def _native(cache: Path | None) -> native.Kernels | None:
+    def _native(cache: Path | None, threads: int) -> native.Kernels | None:
         """The native kernels, where the engine can use some."""
-        return native.load(cache)
+        return native.load(cache, threads=threads)
 
     @staticmethod
     def _kernels(_layout: KvLayout, native_library: native.Kernels | None) -> AnyKernels | None:

@@ -66,7 +66,7 @@ class WorkerProcessSettings(ModelSettings, frozen=True, kw_only=True):
         Meta(description="fused: the fast path; general: transformers' modules; auto: fused for models it knows"),
     ] = RunnerKind.AUTO
     cores: Annotated[tuple[int, ...], Meta(description="CPU cores this process may use, as 2,3; none: all")] = ()
-    threads: Annotated[int, Meta(ge=1, description="threads of the engine")] = 1
+    threads: Annotated[int, Meta(ge=0, description="threads of the engine; 0: one for each of `cores`, or one")] = 0
     huge_pages: Annotated[
         bool, Meta(description="ask the kernel for huge pages, which makes an engine on the CPU a tenth faster")
     ] = True
@@ -79,3 +79,7 @@ class WorkerProcessSettings(ModelSettings, frozen=True, kw_only=True):
     engine_stall_s: Annotated[
         float, Meta(gt=0, description="an engine call that takes so long, and 10 times any before, ends the process")
     ] = 60.0
+
+    @property
+    def engine_threads(self) -> int:
+        return self.threads or max(1, len(self.cores))

@@ -33,6 +33,7 @@ class Failing:
         self._runner = runner
         self._chance = chance
         self.row_rule = runner.row_rule
+        self.own_products = runner.own_products
         self.failed = 0
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:

@@ -21,11 +21,17 @@ PLAIN_FLAGS = tuple("-O2" if flag == "-O3" else flag for flag in build.FLAGS if 
 
 
 @functools.cache
-def native_kernels() -> Kernels:
+def native_kernels(threads: int = 1) -> Kernels:
     """The kernels of this machine. Use it in tests marked `needs_compiler`."""
-    kernels = native.load(_cache())
+    kernels = native.load(_cache(), threads=threads)
     assert kernels is not None, "the native kernels did not build"
     return kernels
+
+
+@functools.cache
+def shared_kernels() -> Kernels:
+    """The same on three threads: no divisor of what tests count by."""
+    return native_kernels(3)
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """`scripts/bench engine`: prefill and decode of the default model over their floor, on one thread pinned to one core.
 
+`--threads` takes more of both, for the engine and its floor.
+
 Floor and engine take turns, so that whatever else the machine does hits both; medians are compared.
 """
 
@@ -56,13 +58,13 @@ def main() -> None:
         return
     arguments = _arguments()
     begin_anew_with_huge_pages(process_environment())
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core})
+    os.sched_setaffinity(0, _cores(arguments))
     cache = cache_folder(process_environment().get("BATON_CACHE_DIR", ""))
     folder = resolve(DEFAULT_MODEL, cache).path
     engine, load_s = _load(folder, cache, arguments)
     floor = Floor(folder)
     clock = time.thread_time if arguments.cpu_time else time.perf_counter
-    print(f"{engine.spec.name} in bf16, one thread; loaded and warm in {load_s:.1f} s")
+    print(f"{engine.spec.name} in bf16, {_threads(arguments)}; loaded and warm in {load_s:.1f} s")
     print(f"{'':24} {'floor':>9} {'engine':>9} {'over floor':>11}")
     rows = []
     for case in _cases():
@@ -90,10 +92,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="cuda is another benchmark: see its --help")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, on a machine that others use as well")
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores (default: 1); more go without --core")
+    parser.add_argument("--cpu-time", action="store_true", help="count one thread's CPU time, where others run as well")
     parser.add_argument("--runner", type=RunnerKind, choices=list(RunnerKind), default=RunnerKind.AUTO)
     parser.add_argument("--no-native", action="store_true", help="without native kernels")
     return parser.parse_args()
+
+
+def _cores(arguments: argparse.Namespace) -> set[int]:
+    allowed = sorted(os.sched_getaffinity(0))
+    return set(allowed[-arguments.threads :]) if arguments.core is None else {arguments.core}
+
+
+def _threads(arguments: argparse.Namespace) -> str:
+    return "one thread" if arguments.threads == 1 else f"{arguments.threads} threads"
 
 
 def _load(folder: Path, cache: Path, arguments: argparse.Namespace) -> tuple[TorchEngine, float]:
@@ -105,6 +117,7 @@ def _load(folder: Path, cache: Path, arguments: argparse.Namespace) -> tuple[Tor
         kv_bytes=KV_BYTES,
         runner=arguments.runner,
         native_kernels=not arguments.no_native,
+        threads=arguments.threads,
         cache=cache,
     )
     engine.warm_up()

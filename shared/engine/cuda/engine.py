@@ -49,7 +49,7 @@ class CudaEngine(TorchEngine):
         return place
 
     @staticmethod
-    def _native(_cache: Path | None) -> None:
+    def _native(_cache: Path | None, _threads: int) -> None:
         """None is for a GPU."""
 
     @staticmethod

@@ -11,8 +11,9 @@ per layer:
     kernels.silu_mul(gate_up, out)                             # [rows, 2 * width] -> [rows, width]
 ```
 
-Every row's bits depend on that row's inputs alone: not on the batch around it, nor on how a prompt was cut. Knows
-neither models nor sequences; `native_attention` and the fused runners call it. bfloat16 and float32, on one thread.
+Every row's bits depend on that row's inputs alone: not on the batch around it, nor on how a prompt was cut, nor on the
+threads that compute. Knows neither models nor sequences; `native_attention` and the fused runners call it. bfloat16 and
+float32.
 """
 
 from shared.engine.native.kernels import HeadNorms, Kernels, RopeTables

@@ -21,6 +21,7 @@ class AttendCall(Structure):
         ("query_row", c_int64),
         ("query_head", c_int64),
         ("window", c_int64),
+        ("threads", c_int64),
         ("scale", c_float),
         ("softcap", c_float),
     )
@@ -41,6 +42,7 @@ class StoreCall(Structure):
         ("key_head", c_int64),
         ("value_row", c_int64),
         ("value_head", c_int64),
+        ("threads", c_int64),
     )
 
 
@@ -58,6 +60,7 @@ class RopeCall(Structure):
         ("cos", c_void_p),
         ("sin", c_void_p),
         ("rotated", c_int64),
+        ("threads", c_int64),
         ("query_norm", c_void_p),
         ("key_norm", c_void_p),
         ("eps", c_float),
@@ -83,6 +86,7 @@ class NormCall(Structure):
         ("bf16", c_int64),
         ("rows", c_int64),
         ("width", c_int64),
+        ("threads", c_int64),
         ("hidden", c_void_p),
         ("delta", c_void_p),
         ("weight", c_void_p),
@@ -96,6 +100,7 @@ class SiluCall(Structure):
         ("bf16", c_int64),
         ("rows", c_int64),
         ("width", c_int64),
+        ("threads", c_int64),
         ("gate_up", c_void_p),
         ("out", c_void_p),
     )

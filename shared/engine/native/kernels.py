@@ -44,10 +44,12 @@ class HeadNorms:
 class Kernels:
     """The loaded library. All functions release the GIL, and raise ValueError for tensors they cannot take.
 
-    `int8` are those for caches on their way.
+    Each call computes on `threads` threads, its own among them; on one if the compiler had no OpenMP. `int8` are the
+    kernels for caches on their way, on one thread.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, threads: int = 1) -> None:
+        self.threads = threads
         self._attend = library.baton_attend
         self._store = library.baton_store
         self._rope_store = library.baton_rope_store
@@ -61,13 +63,13 @@ class Kernels:
         """Whether attention of this shape is native: heads of a multiple of 16 numbers up to 512."""
         return dtype in _BF16 and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM
 
-    def multiplies(self, dtype: torch.dtype, inputs: int, threads: int) -> bool:
+    def multiplies(self, dtype: torch.dtype, inputs: int) -> bool:
         """Whether there are native products with weights of so many inputs: in bf16, on processors that have it."""
-        return dtype == torch.bfloat16 and inputs % 2 == 0 and self._linear(LinearCall(threads=threads)) == 0
+        return dtype == torch.bfloat16 and inputs % 2 == 0 and self._linear(LinearCall(threads=self.threads)) == 0
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: int) -> NativeLinear:
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> NativeLinear:
         """The linear layer of a `weight` on the CPU whose kind it `multiplies`."""
-        return NativeLinear(self._linear, weight, bias, threads)
+        return NativeLinear(self._linear, weight, bias, self.threads)
 
     def attend(self, table: KvTable, layer: int, query: torch.Tensor, out: torch.Tensor, kind: AttentionKind) -> None:
         """Attend causally to the cache, which holds the pass's own tokens already.
@@ -94,6 +96,7 @@ class Kernels:
             query.stride(0),
             query.stride(1),
             kind.window or 0,
+            self.threads,
             kind.scale,
             kind.softcap or 0.0,
         )
@@ -105,23 +108,24 @@ class Kernels:
         for name, one in (("key", key), ("value", value)):
             _require(one.shape == (table.rows, table.kv_heads, table.head_dim), name, one)
             _require(one.dtype == table.dtype and one.stride(2) == 1, name, one)
-        self._store(
-            StoreCall(
-                table.address,
-                table.count,
-                _BF16[table.dtype],
-                table.kv_heads,
-                table.head_dim,
-                table.layer_stride * layer,
-                table.head_stride,
-                key.data_ptr(),
-                value.data_ptr(),
-                key.stride(0),
-                key.stride(1),
-                value.stride(0),
-                value.stride(1),
-            )
+        call = StoreCall(
+            table.address,
+            table.count,
+            _BF16[table.dtype],
+            table.kv_heads,
+            table.head_dim,
+            table.layer_stride * layer,
+            table.head_stride,
+            key.data_ptr(),
+            value.data_ptr(),
+            key.stride(0),
+            key.stride(1),
+            value.stride(0),
+            value.stride(1),
+            self.threads,
         )
+        if self._store(call):
+            raise MemoryError("no memory for a list of what to store")
 
     def rope_store(
         self, table: KvTable, layer: int, qkv: torch.Tensor, rope: RopeTables, norms: HeadNorms | None = None
@@ -135,25 +139,26 @@ class Kernels:
         _require(qkv.dtype == table.dtype and qkv.is_contiguous() and qkv.shape[0] == table.rows, "qkv", qkv)
         _require(heads > 0 and qkv.shape[1] % table.head_dim == 0 and table.head_dim <= _MAX_HEAD_DIM, "qkv", qkv)
         _require(rope.cos.shape[0] >= table.positions and 2 * rope.cos.shape[1] <= table.head_dim, "cos", rope.cos)
-        self._rope_store(
-            RopeCall(
-                table.address,
-                table.count,
-                _BF16[table.dtype],
-                table.kv_heads,
-                table.head_dim,
-                table.layer_stride * layer,
-                table.head_stride,
-                qkv.data_ptr(),
-                heads,
-                rope.cos.data_ptr(),
-                rope.sin.data_ptr(),
-                2 * rope.cos.shape[1],
-                norms.query.data_ptr() if norms else None,
-                norms.key.data_ptr() if norms else None,
-                norms.eps if norms else 0.0,
-            )
+        call = RopeCall(
+            table.address,
+            table.count,
+            _BF16[table.dtype],
+            table.kv_heads,
+            table.head_dim,
+            table.layer_stride * layer,
+            table.head_stride,
+            qkv.data_ptr(),
+            heads,
+            rope.cos.data_ptr(),
+            rope.sin.data_ptr(),
+            2 * rope.cos.shape[1],
+            self.threads,
+            norms.query.data_ptr() if norms else None,
+            norms.key.data_ptr() if norms else None,
+            norms.eps if norms else 0.0,
         )
+        if self._rope_store(call):
+            raise MemoryError("no memory for a list of what to store")
 
     def add_rms_norm(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float, out: torch.Tensor
@@ -167,6 +172,7 @@ class Kernels:
             _BF16[hidden.dtype],
             rows,
             width,
+            self.threads,
             hidden.data_ptr(),
             None if delta is None else delta.data_ptr(),
             weight.data_ptr(),
@@ -181,7 +187,9 @@ class Kernels:
         rows, width = out.shape
         _require(gate_up.shape == (rows, 2 * width) and gate_up.is_contiguous(), "gate_up", gate_up)
         _require(out.dtype == gate_up.dtype and out.is_contiguous(), "out", out)
-        self._silu_mul(SiluCall(_BF16[out.dtype], rows, width, gate_up.data_ptr(), out.data_ptr()))
+        call = SiluCall(_BF16[out.dtype], rows, width, self.threads, gate_up.data_ptr(), out.data_ptr())
+        if self._silu_mul(call):
+            raise MemoryError("no memory for the activation")
 
 
 def _require(fits: bool, name: str, tensor: torch.Tensor) -> None:

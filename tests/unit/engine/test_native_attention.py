@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from attention_formula import formula
-from native_library import native_kernels, needs_compiler, plain_kernels
+from native_library import native_kernels, needs_compiler, plain_kernels, shared_kernels
 
 from shared.core import KvLayout
 from shared.engine.attention import AttentionKind
@@ -27,7 +27,9 @@ DTYPES = ["float32", "bfloat16"]
 pytestmark = needs_compiler
 
 
-@pytest.fixture(scope="module", params=[native_kernels, plain_kernels], ids=["native", "plain"])
+@pytest.fixture(
+    scope="module", params=[native_kernels, plain_kernels, shared_kernels], ids=["native", "plain", "threads"]
+)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     build: Callable[[], Kernels] = request.param
     return build()
@@ -99,6 +101,16 @@ def test_a_row_has_the_same_bits_in_every_cut_and_batch(
         assert torch.equal(torch.cat(parts), whole)
     steps = [case.attend(kernels, {0: (at, at + 1), 1: (129, 130)}, kind)[0] for at in range(length)]
     assert torch.equal(torch.cat(steps), whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_threads_change_no_bit(dtype: str, kind: AttentionKind) -> None:
+    """Also where slices differ so much in length that they are taken out of order."""
+    case = Case(dtype, 14, 2, 64, (600, 1, 130, 65))
+    for spans in ({0: (0, 600), 1: (0, 1), 2: (0, 130), 3: (64, 65)}, {1: (0, 1), 3: (64, 65), 0: (599, 600)}):
+        alone, shared = (case.attend(kernels, spans, kind) for kernels in (native_kernels(), shared_kernels()))
+        assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
 
 
 def test_queries_and_keys_of_any_strides(kernels: Kernels) -> None:

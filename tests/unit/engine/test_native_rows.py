@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from kv_views import kv_of
-from native_library import native_kernels, needs_compiler, plain_kernels
+from native_library import native_kernels, needs_compiler, plain_kernels, shared_kernels
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from shared.core import KvLayout
@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 pytestmark = needs_compiler
 
 
-@pytest.fixture(scope="module", params=[native_kernels, plain_kernels], ids=["native", "plain"])
+@pytest.fixture(
+    scope="module", params=[native_kernels, plain_kernels, shared_kernels], ids=["native", "plain", "threads"]
+)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     build: Callable[[], Kernels] = request.param
     return build()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from services.cli_settings import KINDS, load_settings
+from services.local.cores import Machine
 from services.local.members import Member, members
 from services.local.settings import UpSettings
 from shared.bus.settings import BusSettings
@@ -14,9 +17,14 @@ from shared.runtime.process_settings import EngineKind
 NATS = BusSettings(url="nats://127.0.0.1:1")
 
 
-def crew(cores: tuple[int, ...] = (0, 1), nats: BusSettings = NATS, **changes: object) -> dict[str, Member]:
+def of(cpus: Iterable[int]) -> Machine:
+    """A machine of cores of one thread."""
+    return Machine(tuple((cpu,) for cpu in cpus))
+
+
+def crew(cores: Iterable[int] = (0, 1), nats: BusSettings = NATS, **changes: object) -> dict[str, Member]:
     settings = UpSettings(**changes)  # type: ignore[arg-type]
-    return {member.name: member for member in members(settings, nats, cores)}
+    return {member.name: member for member in members(settings, nats, of(cores))}
 
 
 def flag(member: Member, name: str) -> str | None:
@@ -30,17 +38,14 @@ def test_there_is_one_gateway_one_scheduler_and_as_many_workers_as_asked() -> No
 
 def test_workers_take_turns_on_the_cores() -> None:
     found = crew(cores=(4, 6, 7), prefill=2, decode=2)
-    assert [flag(found[name], "--cores") for name in ("prefill-0", "prefill-1", "decode-0", "decode-1")] == [
-        "4",
-        "6",
-        "7",
-        "4",
-    ]
+    cores = [flag(found[name], "--cores") for name in ("prefill-0", "prefill-1", "decode-0", "decode-1")]
+    assert cores == ["4", "6", "7", "4"]
 
 
 def test_a_worker_gets_a_core_for_each_of_its_threads() -> None:
-    found = crew(cores=(0, 1, 2, 3), threads=2)
-    assert [flag(found[name], "--cores") for name in ("prefill-0", "decode-0")] == ["0,1", "2,3"]
+    for found in (crew(cores=range(4)), crew(cores=range(4), threads=2)):
+        assert [flag(found[name], "--cores") for name in ("prefill-0", "decode-0")] == ["0,1", "2,3"]
+        assert [flag(found[name], "--threads") for name in ("prefill-0", "decode-0")] == ["2", "2"]
 
 
 @pytest.mark.parametrize("changes", [{"device": "cuda"}, {"threads": 3}])
@@ -49,7 +54,7 @@ def test_a_worker_is_not_pinned_where_that_makes_no_sense(changes: dict[str, obj
 
 
 def test_a_suffix_keeps_two_locals_on_one_nats_apart() -> None:
-    found = members(UpSettings(), NATS, (0,), suffix="-ab12")
+    found = members(UpSettings(), NATS, of((0,)), suffix="-ab12")
     assert {flag(member, "--id") for member in found} == {
         "gateway-0-ab12",
         "scheduler-0-ab12",
@@ -73,10 +78,10 @@ def test_defaults_are_left_to_the_services() -> None:
 @pytest.mark.parametrize("config", [None, "/dev/null"])
 def test_every_service_accepts_its_flags(config: str | None) -> None:
     settings = UpSettings(model="/m", cache_dir="/c", engine=EngineKind.FAKE, dtype="float32", threads=2)
-    for member in members(settings, BusSettings(url="nats://a", tls_ca_file="/ca"), (0, 1), config=config):
+    for member in members(settings, BusSettings(url="nats://a", tls_ca_file="/ca"), of((0, 1)), config=config):
         loaded = load_settings(KINDS[member.role.value], member.role.value, member.arguments)
         assert loaded.id == member.name  # type: ignore[attr-defined]
 
 
 def test_the_gateway_comes_first() -> None:
-    assert members(UpSettings(), NATS, (0,))[0].role is Role.GATEWAY
+    assert members(UpSettings(), NATS, of((0,)))[0].role is Role.GATEWAY

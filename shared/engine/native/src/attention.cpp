@@ -11,6 +11,7 @@
 
 #include "blocks.h"
 #include "call.h"
+#include "parallel.h"
 
 namespace baton {
 namespace {
@@ -161,11 +162,13 @@ static void attend_rows(Tile<Type>& tile, int first, const Block& block, const K
         const Lanes rest = tile.totals[first + row] * splat(remains[row]);
         tile.totals[first + row] = store_weights(weights[row], scores[row], rest);
     });
+    constexpr int kSteps = kBlockKeys / Type::kPerUnit;
     int d = 0;
     Ahead ahead = block.ahead_values;
-    for (; d + kTileVectors * kLanes <= tile.dim; d += kTileVectors * kLanes, ahead = {})
+    for (; d + kTileVectors * kLanes <= tile.dim; d += kTileVectors * kLanes, ahead = ahead.after(kSteps))
         add_values<Type, kRows, kTileVectors>(tile, first, d, remains, weight_units, block.values, ahead);
-    for (; d < tile.dim; d += kLanes, ahead = {})
+    ahead.bytes_per_step /= kLinesPerStep;
+    for (; d < tile.dim; d += kLanes, ahead = ahead.after(kSteps))
         add_values<Type, kRows, 1>(tile, first, d, remains, weight_units, block.values, ahead);
 }
 
@@ -202,7 +205,7 @@ static inline int64_t first_key(int64_t position, const Kind& kind) {
     return oldest / kBlockKeys * kBlockKeys;
 }
 
-// A block of one KV head of one layer, each `[kBlockKeys][dim]`.
+// A block of one KV head of one layer, each `[kBlockKeys][dim]`, the values behind the keys.
 template <class Stored>
 struct HeadBlock {
     const Stored *keys, *values;
@@ -220,12 +223,19 @@ struct Head {
     }
 };
 
-// A block of keys, asked for in as many steps as a row has units; a block of values in as many as a block has units of
-// keys: either way no fewer than this.
-template <class Type>
-static inline Ahead ahead_of(const typename Type::Stored* from, int dim) {
-    const int64_t steps = std::min(dim, kBlockKeys) / Type::kPerUnit;
-    return {reinterpret_cast<const char*>(from), static_cast<int64_t>(sizeof *from) * kBlockKeys * dim / steps};
+// How the block after this one is asked for. It has 8 lines for each unit of a row: 2 are asked for while keys are laid out
+// (squares of 16 units by 16 keys), 3 in the products with the keys (a step for each unit), 3 in those with the values
+// (as many steps for each 64 numbers as these have units). Asking in the softmax as well holds it up.
+struct Plan {
+    const char* layout;
+    Ahead scores, values;
+};
+
+template <class Stored>
+static inline Plan plan_of(const Stored* block, int row_units) {
+    const char* from = reinterpret_cast<const char*>(block);
+    const Ahead scores{from + 2 * kLine * row_units, kLinesPerStep * kLine};
+    return {from, scores, scores.after(row_units)};
 }
 
 // All blocks that a tile of tokens `[start, stop)` sees of its KV head; `next` is what the tile after it begins with.
@@ -237,9 +247,10 @@ static void attend_blocks(Tile<Type>& tile, const Head<typename Type::Stored>& h
         const bool whole = key + kBlockKeys <= start + 1 && key >= newest_start;
         const auto now = head.at(key);
         const auto later = key + kBlockKeys < stop ? head.at(key + kBlockKeys) : next;
-        lay_out_keys(units(now.keys), tile.dim / Type::kPerUnit, tile.keys);
-        const Block block{key, whole, values_of(tile, now.values), ahead_of<Type>(later.keys, tile.dim),
-                          ahead_of<Type>(later.values, tile.dim)};
+        const int row_units = tile.dim / Type::kPerUnit;
+        const Plan ahead = plan_of(later.keys, row_units);
+        lay_out_keys(units(now.keys), row_units, tile.keys, ahead.layout);
+        const Block block{key, whole, values_of(tile, now.values), ahead.scores, ahead.values};
         attend_block(tile, block, kind);
     }
 }
@@ -276,24 +287,52 @@ static Head<Stored> head_of(const AttendCall& call, const Segment& segment, int6
     return {segment.blocks, keys, keys + kBlockKeys * call.head_dim};
 }
 
-// What is read first after KV head `kv_head` of segment `s`: the next head, or the next segment's first.
-template <class Stored>
-static HeadBlock<Stored> block_after(const AttendCall& call, int64_t s, int64_t kv_head, const Kind& kind) {
-    if (kv_head + 1 < call.kv_heads) {
-        kv_head++;
-    } else if (s + 1 < call.segment_count) {
-        s++;
-        kv_head = 0;
-    }
-    const Segment& segment = call.segments[s];
-    return head_of<Stored>(call, segment, kv_head).at(first_key(segment.start, kind));
+// A tile before it is computed: tokens of one segment with all query heads of one KV head.
+struct Unit {
+    Slice slice;
+    int64_t kv_head;
+    // In the order of products: each token sees about as many keys.
+    int64_t work() const { return (slice.stop - slice.start) * slice.stop; }
+};
+
+// Tokens of a tile: as many as a block has, or as have kMaxTileRows rows. Several threads want some tiles each; a quarter of
+// a block costs 6 % more, since each tile lays out the blocks it sees.
+static int64_t tile_tokens_of(const AttendCall& call) {
+    int64_t most = std::max<int64_t>(1, std::min<int64_t>(kBlockKeys, kMaxTileRows * call.kv_heads / call.heads)), tokens = 0;
+    if (call.threads == 1) return most;
+    for (int64_t s = 0; s < call.segment_count; s++) tokens += call.segments[s].tokens;
+    while (most > kBlockKeys / 4 && tokens * call.kv_heads < 4 * call.threads * most) most /= 2;
+    return most;
 }
 
-// Tokens `[start, stop)` of a segment, all query heads of one KV head.
+// One thread takes head by head, so that the blocks of one stay in the cache. Several begin with what takes longest.
+static void list_units(const AttendCall& call, int64_t tile_tokens, std::vector<Unit>& units) {
+    static thread_local std::vector<Slice> slices;
+    units.clear();
+    for (int64_t s = 0; s < call.segment_count; s++) {
+        slices.clear();
+        cut(call.segments[s], tile_tokens, slices);
+        for (int64_t kv_head = 0; kv_head < call.kv_heads; kv_head++)
+            for (const Slice& slice : slices) units.push_back({slice, kv_head});
+    }
+    const auto longer = [](const Unit& a, const Unit& b) { return a.work() > b.work(); };
+    if (call.threads > 1 && !std::is_sorted(units.begin(), units.end(), longer))
+        std::stable_sort(units.begin(), units.end(), longer);
+}
+
+// The first block that a unit reads.
+template <class Stored>
+static HeadBlock<Stored> first_block(const AttendCall& call, const Unit& unit, const Kind& kind) {
+    return head_of<Stored>(call, *unit.slice.segment, unit.kv_head).at(first_key(unit.slice.start, kind));
+}
+
+// `next` is what is read after it.
 template <class Type>
-static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Segment& segment, int64_t kv_head, int64_t start,
-                        int64_t stop, const HeadBlock<typename Type::Stored>& next, const Kind& kind) {
+static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Unit& unit,
+                        const HeadBlock<typename Type::Stored>& next, const Kind& kind) {
     using Stored = typename Type::Stored;
+    const Segment& segment = *unit.slice.segment;
+    const int64_t start = unit.slice.start, stop = unit.slice.stop, kv_head = unit.kv_head;
     const int64_t group = call.heads / call.kv_heads, first_row = segment.row + start - segment.start;
     tile.count = static_cast<int>((stop - start) * group);
     for (int i = 0; i < tile.count; i++) {
@@ -313,30 +352,27 @@ static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Segment&
 }
 
 template <class Type>
-static void attend(const AttendCall& call) {
+static bool attend(const AttendCall& call) {
     using Stored = typename Type::Stored;
     static thread_local Scratch scratch;
+    static thread_local std::vector<Unit> listed;
     const Kind kind{call.scale, call.softcap, call.window};
-    const int64_t group = call.heads / call.kv_heads;
-    const int64_t tile_tokens = std::max<int64_t>(1, std::min<int64_t>(kBlockKeys, kMaxTileRows / group));
-    Tile<Type> tile = tile_in<Type>(scratch, static_cast<int>(call.head_dim), static_cast<int>(tile_tokens * group));
+    const int64_t tile_tokens = tile_tokens_of(call), tile_rows = tile_tokens * call.heads / call.kv_heads;
+    list_units(call, tile_tokens, listed);
+    const Unit* units = listed.data();
+    const int64_t count = static_cast<int64_t>(listed.size());
+    const bool done = share(count, call.threads, [&](int64_t index) {
+        Tile<Type> tile = tile_in<Type>(scratch, static_cast<int>(call.head_dim), static_cast<int>(tile_rows));
+        // About what this thread will have next.
+        const Unit& later = units[std::min(index + call.threads, count - 1)];
+        attend_tile(tile, call, units[index], first_block<Stored>(call, later, kind), kind);
+    });
     int64_t filled = 0;
-    for (int64_t s = 0; s < call.segment_count; s++) {
-        const Segment& segment = call.segments[s];
-        const int64_t end = segment.start + segment.tokens;
-        filled = std::max(filled, segment.row + segment.tokens);
-        for (int64_t kv_head = 0; kv_head < call.kv_heads; kv_head++) {
-            const Head<Stored> here = head_of<Stored>(call, segment, kv_head);
-            const HeadBlock<Stored> after = block_after<Stored>(call, s, kv_head, kind);
-            for (int64_t start = segment.start, stop; start < end; start = stop) {
-                stop = std::min({start + tile_tokens, (start / kBlockKeys + 1) * kBlockKeys, end});
-                const auto next = stop < end ? here.at(first_key(stop, kind)) : after;
-                attend_tile(tile, call, segment, kv_head, start, stop, next, kind);
-            }
-        }
-    }
+    for (int64_t s = 0; s < call.segment_count; s++)
+        filled = std::max(filled, call.segments[s].row + call.segments[s].tokens);
     const int64_t row_size = call.heads * call.head_dim;
     std::memset(static_cast<Stored*>(call.out) + filled * row_size, 0, sizeof(Stored) * (call.rows - filled) * row_size);
+    return done;
 }
 
 }  // namespace
@@ -344,8 +380,7 @@ static void attend(const AttendCall& call) {
 
 extern "C" BATON_EXPORT int baton_attend(const baton::AttendCall* call) {
     try {
-        call->bf16 ? baton::attend<baton::Bfloat16>(*call) : baton::attend<baton::Float32>(*call);
-        return 0;
+        return (call->bf16 ? baton::attend<baton::Bfloat16>(*call) : baton::attend<baton::Float32>(*call)) ? 0 : 1;
     } catch (const std::bad_alloc&) {
         return 1;
     }

@@ -36,8 +36,11 @@ static inline const uint32_t* units(const void* from) { return static_cast<const
 // at the end of each page and each head.
 struct Ahead {
     const char* from;
-    int64_t bytes_per_step;
+    int64_t bytes_per_step;  // 0: nothing is asked for
+    Ahead after(int64_t steps) const { return {from + steps * bytes_per_step, bytes_per_step}; }
 };
+
+constexpr int kLine = 64, kLinesPerSquare = 8, kLinesPerStep = 3;
 
 template <int... kIndex, class Body>
 __attribute__((always_inline)) static inline void each_of(std::integer_sequence<int, kIndex...>, Body body) {
@@ -60,8 +63,8 @@ static inline void multiply(const uint32_t* const* a, const uint32_t* b, int64_t
     each<kRows * kVectors>([&](auto i) { sums[i] = c[i / kVectors][i % kVectors]; });
     each<kRows>([&](auto row) { left_rows[row] = a[row]; });
     for (int step = 0; step < steps; step++) {
-        for (int64_t at = 0; at < ahead.bytes_per_step; at += 64)
-            __builtin_prefetch(ahead.from + step * ahead.bytes_per_step + at, 0, 2);
+        for (int64_t at = 0; at < ahead.bytes_per_step; at += kLine)
+            __builtin_prefetch(ahead.from + step * ahead.bytes_per_step + at);
         Ints right[kVectors];
         each<kVectors>([&](auto v) {
             Ints lanes = load(b + step * b_stride + v * kLanes);
@@ -111,10 +114,12 @@ static inline void transpose(const uint32_t* from, int64_t from_stride, uint32_t
 #endif
 }
 
-// A block's keys `[kBlockKeys][row_units]` as `[row_units][kBlockKeys]`.
-static inline void lay_out_keys(const uint32_t* keys, int row_units, uint32_t* to) {
+// A block's keys `[kBlockKeys][row_units]` as `[row_units][kBlockKeys]`; `ahead` is asked for meanwhile, 8 lines for each
+// square of 16 by 16.
+static inline void lay_out_keys(const uint32_t* keys, int row_units, uint32_t* to, const char* ahead) {
     for (int key = 0; key < kBlockKeys; key += 16) {
         for (int unit = 0; unit < row_units; unit += 16) {
+            for (int line = 0; line < kLinesPerSquare; line++, ahead += kLine) __builtin_prefetch(ahead);
             transpose(keys + key * row_units + unit, row_units, to + unit * kBlockKeys + key, kBlockKeys,
                       row_units - unit < 16 ? 8 : 16);
         }

@@ -24,15 +24,15 @@ struct AttendCall {
     const void* query;
     void* out;
     int64_t heads, query_row, query_head;
-    int64_t window;        // 0: none
-    float scale, softcap;  // softcap 0: none
+    int64_t window, threads;  // window 0: none
+    float scale, softcap;     // softcap 0: none
 };
 
 struct StoreCall {
     const Segment* segments;
     int64_t segment_count, bf16, kv_heads, head_dim, layer, kv_head;
     const void *key, *value;
-    int64_t key_row, key_head, value_row, value_head;
+    int64_t key_row, key_head, value_row, value_head, threads;
 };
 
 struct RopeCall {
@@ -41,7 +41,7 @@ struct RopeCall {
     void* qkv;
     int64_t heads;
     const float *cos, *sin;
-    int64_t rotated;
+    int64_t rotated, threads;
     const void *query_norm, *key_norm;  // null: none
     float eps;
 };
@@ -55,7 +55,7 @@ struct LinearCall {
 };
 
 struct NormCall {
-    int64_t bf16, rows, width;
+    int64_t bf16, rows, width, threads;
     void* hidden;
     const void *delta, *weight;  // delta null: none
     void* out;
@@ -63,7 +63,7 @@ struct NormCall {
 };
 
 struct SiluCall {
-    int64_t bf16, rows, width;
+    int64_t bf16, rows, width, threads;
     const void* gate_up;
     void* out;
 };

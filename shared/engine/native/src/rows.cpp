@@ -5,6 +5,7 @@
 
 #include "call.h"
 #include "lanes.h"
+#include "parallel.h"
 
 namespace baton {
 namespace {
@@ -69,7 +70,7 @@ static inline void norm_in_place(float* x, int64_t width, const Stored* weight, 
 }
 
 template <class Stored>
-static void add_rms_norm(const NormCall& call) {
+static void norm_rows(const NormCall& call, int64_t first, int64_t stop) {
     thread_local struct Row {
         float* numbers = nullptr;
         int64_t width = 0;
@@ -83,7 +84,7 @@ static void add_rms_norm(const NormCall& call) {
     }
     float* x = row.numbers;
     const Stored* weight = static_cast<const Stored*>(call.weight);
-    for (int64_t r = 0; r < call.rows; r++) {
+    for (int64_t r = first; r < stop; r++) {
         Stored* hidden = static_cast<Stored*>(call.hidden) + r * call.width;
         Stored* out = static_cast<Stored*>(call.out) + r * call.width;
         if (call.delta != nullptr) {
@@ -94,6 +95,12 @@ static void add_rms_norm(const NormCall& call) {
         norm_in_place(x, call.width, weight, call.eps);
         for (int64_t i = 0; i < call.width; i++) put(out + i, x[i]);
     }
+}
+
+template <class Stored>
+static bool add_rms_norm(const NormCall& call) {
+    return share_rows(call.rows, call.width, call.threads,
+                      [&](int64_t first, int64_t stop) { norm_rows<Stored>(call, first, stop); });
 }
 
 // One head's row `from`, normed and rotated, to `to`.
@@ -112,50 +119,67 @@ static inline void rotate(const Stored* from, Stored* to, int64_t dim, int64_t r
     for (int64_t i = rotated; i < dim; i++) put(to + i, x[i]);
 }
 
+// Tokens of one slice. `layer` leads from a block of the first layer to that of the call's.
 template <class Stored>
-static void rope_store(const RopeCall& call) {
+static void rope_store_slice(const RopeCall& call, const Slice& slice) {
     const int64_t dim = call.head_dim, half = call.rotated / 2, values = kBlockTokens * dim;
+    const Segment& segment = *slice.segment;
     const Stored* query_norm = static_cast<const Stored*>(call.query_norm);
     const Stored* key_norm = static_cast<const Stored*>(call.key_norm);
     float cos[kMaxHeadDim / 2], sin[kMaxHeadDim / 2];
-    for (int64_t s = 0; s < call.segment_count; s++) {
-        const Segment& segment = call.segments[s];
-        for (int64_t t = 0; t < segment.tokens; t++) {
-            const int64_t position = segment.start + t;
-            Stored* kv = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer;
-            for (int64_t i = 0; i < half; i++) {
-                cos[i] = rounded_as(kv, call.cos[position * half + i]);
-                sin[i] = rounded_as(kv, call.sin[position * half + i]);
-            }
-            Stored* from = static_cast<Stored*>(call.qkv) + (segment.row + t) * (call.heads + 2 * call.kv_heads) * dim;
-            for (int64_t head = 0; head < call.heads; head++, from += dim)
-                rotate(from, from, dim, call.rotated, cos, sin, query_norm, call.eps);
-            Stored* to = kv + position % kBlockTokens * dim;
-            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
-                rotate(from, to, dim, call.rotated, cos, sin, key_norm, call.eps);
-            to = kv + position % kBlockTokens * dim + values;
-            for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
-                std::memcpy(to, from, sizeof(Stored) * dim);
+    for (int64_t position = slice.start; position < slice.stop; position++) {
+        const int64_t row = segment.row + position - segment.start;
+        Stored* kv = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer;
+        for (int64_t i = 0; i < half; i++) {
+            cos[i] = rounded_as(kv, call.cos[position * half + i]);
+            sin[i] = rounded_as(kv, call.sin[position * half + i]);
         }
+        Stored* from = static_cast<Stored*>(call.qkv) + row * (call.heads + 2 * call.kv_heads) * dim;
+        for (int64_t head = 0; head < call.heads; head++, from += dim)
+            rotate(from, from, dim, call.rotated, cos, sin, query_norm, call.eps);
+        Stored* to = kv + position % kBlockTokens * dim;
+        for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
+            rotate(from, to, dim, call.rotated, cos, sin, key_norm, call.eps);
+        to = kv + position % kBlockTokens * dim + values;
+        for (int64_t head = 0; head < call.kv_heads; head++, from += dim, to += call.kv_head)
+            std::memcpy(to, from, sizeof(Stored) * dim);
     }
 }
 
 template <class Stored>
-static void store_rows(const StoreCall& call) {
+static void store_slice(const StoreCall& call, const Slice& slice) {
     const int64_t size = sizeof(Stored) * call.head_dim;
-    for (int64_t s = 0; s < call.segment_count; s++) {
-        const Segment& segment = call.segments[s];
-        for (int64_t t = 0; t < segment.tokens; t++) {
-            const int64_t row = segment.row + t, position = segment.start + t;
-            Stored* keys = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer +
-                           position % kBlockTokens * call.head_dim;
-            Stored* values = keys + kBlockTokens * call.head_dim;
-            for (int64_t head = 0; head < call.kv_heads; head++, keys += call.kv_head, values += call.kv_head) {
-                std::memcpy(keys, static_cast<const Stored*>(call.key) + row * call.key_row + head * call.key_head, size);
-                std::memcpy(values, static_cast<const Stored*>(call.value) + row * call.value_row + head * call.value_head, size);
-            }
+    const Segment& segment = *slice.segment;
+    for (int64_t position = slice.start; position < slice.stop; position++) {
+        const int64_t row = segment.row + position - segment.start;
+        Stored* keys = static_cast<Stored*>(segment.blocks[position / kBlockTokens]) + call.layer +
+                       position % kBlockTokens * call.head_dim;
+        Stored* values = keys + kBlockTokens * call.head_dim;
+        for (int64_t head = 0; head < call.kv_heads; head++, keys += call.kv_head, values += call.kv_head) {
+            std::memcpy(keys, static_cast<const Stored*>(call.key) + row * call.key_row + head * call.key_head, size);
+            std::memcpy(values, static_cast<const Stored*>(call.value) + row * call.value_row + head * call.value_head, size);
         }
     }
+}
+
+// All slices of a call's segments, `width` numbers a token.
+template <class Call, class Body>
+static bool share_slices(const Call& call, int64_t width, const Body& body) {
+    std::vector<Slice> slices;
+    for (int64_t s = 0; s < call.segment_count; s++) cut(call.segments[s], rows_per_unit(width), slices);
+    return share(static_cast<int64_t>(slices.size()), call.threads, [&](int64_t index) { body(slices[index]); });
+}
+
+template <class Stored>
+static bool rope_store(const RopeCall& call) {
+    return share_slices(call, (call.heads + 2 * call.kv_heads) * call.head_dim,
+                        [&](const Slice& slice) { rope_store_slice<Stored>(call, slice); });
+}
+
+template <class Stored>
+static bool store_rows(const StoreCall& call) {
+    return share_slices(call, 2 * call.kv_heads * call.head_dim,
+                        [&](const Slice& slice) { store_slice<Stored>(call, slice); });
 }
 
 static inline Lanes numbers(const float* from) { return load(from); }
@@ -172,9 +196,9 @@ static inline void silu_mul_lanes(const Stored* gate, const Stored* up, Stored* 
 }
 
 template <class Stored>
-static void silu_mul(const SiluCall& call) {
+static void silu_mul_rows(const SiluCall& call, int64_t first, int64_t stop) {
     const int64_t whole = call.width / kLanes * kLanes, rest = call.width - whole;
-    for (int64_t r = 0; r < call.rows; r++) {
+    for (int64_t r = first; r < stop; r++) {
         const Stored* gate = static_cast<const Stored*>(call.gate_up) + r * 2 * call.width;
         const Stored* up = gate + call.width;
         Stored* out = static_cast<Stored*>(call.out) + r * call.width;
@@ -188,32 +212,44 @@ static void silu_mul(const SiluCall& call) {
     }
 }
 
+template <class Stored>
+static bool silu_mul(const SiluCall& call) {
+    return share_rows(call.rows, 2 * call.width, call.threads,
+                      [&](int64_t first, int64_t stop) { silu_mul_rows<Stored>(call, first, stop); });
+}
+
+// What an entry point returns: 1 when there was no memory.
+template <class Body>
+static int status_of(const Body& body) {
+    try {
+        return body() ? 0 : 1;
+    } catch (...) {
+        return 1;
+    }
+}
+
 }  // namespace
 }  // namespace baton
 
 extern "C" {
 
 BATON_EXPORT int baton_store(const baton::StoreCall* call) {
-    call->bf16 ? baton::store_rows<uint16_t>(*call) : baton::store_rows<float>(*call);
-    return 0;
+    using namespace baton;
+    return status_of([&] { return call->bf16 ? store_rows<uint16_t>(*call) : store_rows<float>(*call); });
 }
 
 BATON_EXPORT int baton_rope_store(const baton::RopeCall* call) {
-    call->bf16 ? baton::rope_store<uint16_t>(*call) : baton::rope_store<float>(*call);
-    return 0;
+    using namespace baton;
+    return status_of([&] { return call->bf16 ? rope_store<uint16_t>(*call) : rope_store<float>(*call); });
 }
 
 BATON_EXPORT int baton_add_rms_norm(const baton::NormCall* call) {
-    try {
-        call->bf16 ? baton::add_rms_norm<uint16_t>(*call) : baton::add_rms_norm<float>(*call);
-        return 0;
-    } catch (...) {
-        return 1;
-    }
+    using namespace baton;
+    return status_of([&] { return call->bf16 ? add_rms_norm<uint16_t>(*call) : add_rms_norm<float>(*call); });
 }
 
 BATON_EXPORT int baton_silu_mul(const baton::SiluCall* call) {
-    call->bf16 ? baton::silu_mul<uint16_t>(*call) : baton::silu_mul<float>(*call);
-    return 0;
+    using namespace baton;
+    return status_of([&] { return call->bf16 ? silu_mul<uint16_t>(*call) : silu_mul<float>(*call); });
 }
 }
