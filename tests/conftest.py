@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("timeout")
-            limit_s = float(mark.args[0] if mark is not None else config.getini("timeout"))
+            named = {} if mark is None else dict(zip(("timeout",), mark.args, strict=False)) | mark.kwargs
+            limit_s = float(named.get("timeout", config.getini("timeout")))
             if limit_s and not config.getoption("usepdb"):
                 item.obj = _ended_after(item.obj, limit_s * BODY_SHARE)
 

@@ -1,6 +1,7 @@
 """What of this machine's processors each worker gets: cores as a whole, as many for each.
 
-Two hardware threads of one core share what computes, so they go to one worker. Asks the kernel; `members` calls it.
+Two hardware threads of one core share what computes, so they go to one worker. Asks the kernel; `supervisor` calls
+`machine`, and `members` its `shares`.
 """
 
 from __future__ import annotations
@@ -35,26 +36,30 @@ class Machine(msgspec.Struct, frozen=True):
     def shares(self, workers: int, threads: int = 0) -> Iterator[Share]:
         """Of one of `workers` after the other, around the cores; with `threads` each, or as many as there are for it.
 
-        Workers are not bound to cores that others may be bound to as well: where there are too few, or where a quota
-        says that the machine is shared.
+        Workers run on any core where one alone has more threads than there are cores, and where a quota says that the
+        machine has other users, who may be bound to the same.
         """
-        cores: Sequence[Core] = self.cores
-        if len(cores) < workers:
-            cores = [(cpu,) for core in cores for cpu in core]
-        count = len(cores)
-        shared = self.quota is not None and self.quota < count
-        if self.quota is not None and shared:
-            count = int(self.quota)
-        each = threads or max(1, count // workers)
+        cores = self.cores if len(self.cores) >= workers else _halves(self.cores)
+        count: float = len(cores)
+        limited = self.quota is not None and self.quota < sum(map(len, self.cores))
+        if self.quota is not None and limited:
+            count = min(count, self.quota)
+        each = threads or max(1, int(count / workers))
         around = itertools.cycle(cores)
         while True:
-            taken = [] if shared or each > len(cores) else itertools.islice(around, each)
+            taken = () if limited or each > len(cores) else tuple(itertools.islice(around, each))
             yield Share(each, tuple(cpu for core in taken for cpu in core))
 
 
 def machine(allowed: Iterable[int]) -> Machine:
     """This one, as far as the CPUs `allowed` go."""
     return Machine(whole_cores(allowed), quota())
+
+
+def _halves(cores: Sequence[Core]) -> tuple[Core, ...]:
+    """Every CPU for itself: the first of each core before the second of any."""
+    ranks = itertools.zip_longest(*cores)
+    return tuple((cpu,) for rank in ranks for cpu in rank if cpu is not None)
 
 
 def whole_cores(allowed: Iterable[int], cpus: Path = _CPUS) -> tuple[Core, ...]:

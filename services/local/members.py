@@ -47,11 +47,11 @@ def members(
 
 
 def _flags(settings: UpSettings, share: Share) -> list[str]:
-    """What a GPU computes needs one thread, on any core."""
+    """One worker's threads and cores. By itself it has a thread for each core. A GPU's worker needs one, on any."""
     if settings.device != "cpu":
         return ["--threads", str(settings.threads or 1)]
-    cores = ["--cores", ",".join(map(str, share.cpus))] if share.cpus else []
-    return ["--threads", str(share.threads), *cores]
+    threads = ["--threads", str(share.threads)] if share.threads != len(share.cpus) else []
+    return [*threads, *(["--cores", ",".join(map(str, share.cpus))] if share.cpus else [])]
 
 
 def _file(config: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from torch import nn
 from shared.engine import attention, linear
 from shared.engine.checkpoint import Checkpoint
 from shared.engine.contract import OnLayer
+from shared.engine.llama_ops import ROWS_AT_ONCE
 from shared.engine.packed import PackedBatch, RowRule
 from shared.engine.support import ProbeAttention, check_config
 from shared.errors import UnsupportedModel
@@ -69,6 +70,7 @@ class GeneralRunner:
         self.own_products = False
         if linear.can_pack(model.dtype, model.device):
             linear.pack_linears(model)
+        linear.share_linears(model)
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:
         context = _Telling(self._attention_of(batch), batch.on_layer)
@@ -139,4 +141,4 @@ def _row_rule(model: Any) -> RowRule:
     if getattr(config, "final_logit_softcapping", None):
         widths.add(config.vocab_size)
     multiple = max(_VECTOR_ELEMENTS // math.gcd(_VECTOR_ELEMENTS, width) for width in widths)
-    return RowRule(minimum=_MIN_ROWS[model.dtype], multiple=multiple)
+    return RowRule(minimum=_MIN_ROWS[model.dtype], multiple=max(multiple, ROWS_AT_ONCE[model.dtype]))

@@ -1,4 +1,4 @@
-"""Linear layers whose weight is laid out once, at load, as the CPU's bf16 matrix kernel wants it.
+"""Linear layers of a model's own modules: weights laid out once, as the CPU's bf16 matrix kernel wants them; threads.
 
 Bit-identical to `torch.nn.Linear`, and about twice as fast at few rows. Knows no model; `general_runner` calls it.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+
+from shared.engine import team
+from shared.engine.team import Team
 
 
 class PackedLinear(nn.Module):
@@ -38,3 +41,17 @@ def pack_linears(model: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child))
+
+
+def share_linears(model: nn.Module) -> None:
+    """Compute every linear layer inside `model` on as many threads as torch has now."""
+    if not team.is_needed(next(model.parameters())):
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Linear | PackedLinear):
+            _share(module, Team())
+
+
+def _share(module: nn.Module, its: Team) -> None:
+    module.register_forward_pre_hook(lambda *_: its.__enter__())
+    module.register_forward_hook(lambda *_: its.__exit__(), always_call=True)

@@ -11,7 +11,7 @@ import torch
 
 from shared.engine.attention import AttentionKind
 from shared.engine.llama_config import LlamaConfig
-from shared.engine.llama_ops import MIN_ROWS, LlamaPass
+from shared.engine.llama_ops import MIN_ROWS, ROWS_AT_ONCE, LlamaPass
 from shared.engine.llama_weights import LayerWeights
 from shared.engine.native import HeadNorms, Kernels, KvTable, RopeTables
 from shared.engine.packed import PackedBatch, RowRule
@@ -37,7 +37,7 @@ class NativeOps:
         self._normed = _Buffer(config.hidden_size, dtype)
         self._attended = _Buffer(config.query_size, dtype)
         self._activated = _Buffer(config.intermediate_size, dtype)
-        self.row_rule = RowRule(minimum=1 if own_products else MIN_ROWS[dtype], multiple=1)
+        self.row_rule = RowRule(1, 1) if own_products else RowRule(MIN_ROWS[dtype], ROWS_AT_ONCE[dtype])
 
     def begin(self, batch: PackedBatch) -> LlamaPass:
         return _NativePass(self, KvTable(batch), self._attended.rows(batch.input_ids.shape[1]))

@@ -20,6 +20,8 @@ from shared.engine.packed import PackedBatch, RowRule
 VECTOR_ELEMENTS = 64
 MIN_ROWS = {torch.float32: 4, torch.bfloat16: 4}
 """Products of fewer rows have other bits: of 1 to 3 in float32, of 1 in bf16; there 4 rows take less time as well."""
+ROWS_AT_ONCE = {torch.float32: 4, torch.bfloat16: 1}
+"""On several threads, what is left over of so many rows has other bits, for some numbers of threads and rows."""
 
 
 class LlamaPass(Protocol):
@@ -68,7 +70,7 @@ class TorchOps:
         self._attention_of = attention_of
         widths = (config.hidden_size, config.qkv_size, config.intermediate_size, config.head_dim)
         multiple = max(VECTOR_ELEMENTS // math.gcd(VECTOR_ELEMENTS, width) for width in widths)
-        self.row_rule = RowRule(minimum=MIN_ROWS[dtype], multiple=multiple)
+        self.row_rule = RowRule(minimum=MIN_ROWS[dtype], multiple=max(multiple, ROWS_AT_ONCE[dtype]))
 
     def begin(self, batch: PackedBatch) -> LlamaPass:
         cosines, sines = (table[batch.position_ids[0]][:, None] for table in self._angles)

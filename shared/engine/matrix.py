@@ -9,8 +9,9 @@ from typing import Protocol
 
 import torch
 
-from shared.engine import linear
+from shared.engine import linear, team
 from shared.engine.native import Kernels
+from shared.engine.team import Team
 
 
 class Matrix(Protocol):
@@ -27,12 +28,29 @@ class Matrix(Protocol):
 
 
 def matrix(weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | None = None) -> Matrix:
-    """Of `weight` `[outputs, inputs]`; `kernels` are those that multiply by its kind."""
+    """Of `weight` `[outputs, inputs]`; `kernels` are those that multiply by its kind.
+
+    Without them it is computed on as many threads as torch has now.
+    """
     if kernels is not None:
         return kernels.linear(weight, bias)
-    if linear.can_pack(weight.dtype, weight.device):
-        return _LibraryMatrix(weight, bias)
-    return _PlainMatrix(weight, bias)
+    packs = linear.can_pack(weight.dtype, weight.device)
+    product = _LibraryMatrix(weight, bias) if packs else _PlainMatrix(weight, bias)
+    return _SharedMatrix(product) if team.is_needed(weight) else product
+
+
+class _SharedMatrix:
+    """On several threads."""
+
+    __slots__ = ("_product", "_team", "inputs", "outputs")
+
+    def __init__(self, product: Matrix) -> None:
+        self.inputs, self.outputs = product.inputs, product.outputs
+        self._product, self._team = product, Team()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        with self._team:
+            return self._product(x)
 
 
 class _LibraryMatrix:

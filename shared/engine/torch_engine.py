@@ -95,7 +95,9 @@ class TorchEngine:
         cache: Path | None = None,
         progress: OnProgress = nobody,
     ) -> Self:
-        """Load the model in `folder` with `kv_bytes` of KV memory; `threads` is set for torch in the whole process.
+        """Load the model in `folder` with `kv_bytes` of KV memory; `threads` compute what can be shared bit by bit.
+
+        In the whole process torch has that many until this returns, then one.
 
         With `prefix_cache`, sequences find what others with the same beginning have left in KV memory.
 
@@ -115,6 +117,7 @@ class TorchEngine:
         kernels = cls._kernels(model.layout, native_library)
         memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
         built = model.runner(memory, kernels)
+        torch.set_num_threads(1)
         parts = checkpoint.parts()
         spec = ModelSpec(
             name=name,

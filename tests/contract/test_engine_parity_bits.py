@@ -28,19 +28,23 @@ SHAPES = {
 }
 
 
-KINDS = [*itertools.product(SHAPES, ("float32", "bfloat16"), ("native", "torch")), ("llama", "bfloat16", "library")]
+THREADS = (1, 2, 3)
+KINDS = [
+    *itertools.product(SHAPES, ("float32", "bfloat16"), ("native", "torch"), THREADS),
+    *itertools.product(("llama",), ("bfloat16",), ("library",), THREADS),
+]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
     """With native kernels, without, or with them but the library's products, as on processors without bf16 ones."""
-    shape, dtype, kind = request.param
+    shape, dtype, kind, threads = request.param
     sizes = {"max_position_embeddings": 1024, **SHAPES[shape]}
     folder = save_tiny(shape.split("-")[0], tmp_path_factory.mktemp("model"), **sizes)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "library":
             patch.setattr(Kernels, "multiplies", lambda *_: False)
-        return load_engine(folder, dtype, native_kernels=kind != "torch")
+        return load_engine(folder, dtype, native_kernels=kind != "torch", threads=threads)
 
 
 def alone(engine: TorchEngine, prompt: list[int]) -> tuple[list[SampledToken], bytes]:
@@ -67,16 +71,20 @@ def test_cache_does_not_depend_on_the_cuts(engine: TorchEngine, length: int) -> 
     assert len(caches) == 1
 
 
-def test_tokens_do_not_depend_on_neighbours(engine: TorchEngine) -> None:
+@pytest.mark.parametrize("turn", [0, 7])
+def test_tokens_do_not_depend_on_neighbours(engine: TorchEngine, turn: int) -> None:
+    """Neither the first row's nor, once the prompts have taken turns, the last one's."""
     prompts = random_prompts([30, 1, 7, 64, 100, 150, 3, 63])
     expected, expected_kv = alone(engine, prompts[0])
-    for count in (2, 3, 5, 8):
+    for count in (2, 3, 5, 6, 7, 8):
         keys = [str(index) for index in range(count)]
-        for key, prompt in zip(keys, prompts, strict=False):
+        place = min(turn, count - 1)
+        order = [*prompts[1 : place + 1], prompts[0], *prompts[place + 1 : count]]
+        for key, prompt in zip(keys, order, strict=True):
             open_prompt(engine, key, prompt, STEPS, sampling=WITH_LOGPROBS)
-        slices = [PrefillSlice(key, 0, len(prompt)) for key, prompt in zip(keys, prompts, strict=False)]
-        tokens = [engine.prefill(slices)[0]] + [engine.step(keys)[0] for _ in range(STEPS - 1)]
-        kv = kv_of(engine, "0", 30 + STEPS - 1)
+        slices = [PrefillSlice(key, 0, len(prompt)) for key, prompt in zip(keys, order, strict=True)]
+        tokens = [engine.prefill(slices)[place]] + [engine.step(keys)[place] for _ in range(STEPS - 1)]
+        kv = kv_of(engine, keys[place], 30 + STEPS - 1)
         for key in keys:
             engine.close(key)
         assert tokens == expected

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
@@ -60,6 +61,8 @@ def reference() -> PreTrainedTokenizerFast:
 def test_renders_as_transformers_does(
     reference: PreTrainedTokenizerFast, name: str, chat: list[dict[str, Any]], add_generation_prompt: bool
 ) -> None:
+    if "reasoning" in chat[-1] and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 21):
+        pytest.skip("transformers before 5.21 knows one name for reasoning")
     expected = reference.apply_chat_template(
         chat, chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=add_generation_prompt
     )

@@ -35,6 +35,14 @@ def shared_kernels() -> Kernels:
 
 
 @functools.cache
+def lone_kernels() -> Kernels:
+    """The same where the compiler has no OpenMP, asked for three threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_THREADS", "-fno-openmp")
+        return open_library(build.built_library(_cache()), 3)
+
+
+@functools.cache
 def plain_kernels() -> Kernels:
     """The same for any machine."""
     return open_library(build.built_library(_cache(), PLAIN_FLAGS))

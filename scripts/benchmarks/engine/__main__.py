@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.engine.cases import Decode, Prefill
 from benchmarks.engine.floor import Floor
 from shared.engine.runner_kind import RunnerKind
@@ -62,7 +64,9 @@ def main() -> None:
     cache = cache_folder(process_environment().get("BATON_CACHE_DIR", ""))
     folder = resolve(DEFAULT_MODEL, cache).path
     engine, load_s = _load(folder, cache, arguments)
+    torch.set_num_threads(arguments.threads)
     floor = Floor(folder)
+    torch.set_num_threads(1)
     clock = time.thread_time if arguments.cpu_time else time.perf_counter
     print(f"{engine.spec.name} in bf16, {_threads(arguments)}; loaded and warm in {load_s:.1f} s")
     print(f"{'':24} {'floor':>9} {'engine':>9} {'over floor':>11}")
@@ -92,11 +96,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="cuda is another benchmark: see its --help")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
-    parser.add_argument("--threads", type=int, default=1, help="threads and cores (default: 1); more go without --core")
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores (default: 1)")
     parser.add_argument("--cpu-time", action="store_true", help="count one thread's CPU time, where others run as well")
     parser.add_argument("--runner", type=RunnerKind, choices=list(RunnerKind), default=RunnerKind.AUTO)
     parser.add_argument("--no-native", action="store_true", help="without native kernels")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 1 <= arguments.threads <= len(os.sched_getaffinity(0)):
+        parser.error("--threads: not that many cores")
+    if arguments.threads > 1 and (arguments.core is not None or arguments.cpu_time):
+        parser.error("--core and --cpu-time are for one thread")
+    return arguments
 
 
 def _cores(arguments: argparse.Namespace) -> set[int]:

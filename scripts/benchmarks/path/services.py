@@ -27,7 +27,9 @@ _STOP_TIMEOUT_S = 60.0
 def running(log_dir: str) -> Iterator[str]:
     """One worker of each phase, ready; the address of its HTTP door."""
     port = port_or_free("127.0.0.1", 0)
-    command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port), "--log-dir", log_dir]
+    # One thread each, as the engine alone has.
+    flags = ["--threads", "1", "--http-port", str(port), "--log-dir", log_dir]
+    command = [sys.executable, "-m", "services.cli", "up", *flags]
     tied = die_with_parent(with_signal=signal.SIGTERM)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=tied) as process:  # noqa: PLW1509
         try:

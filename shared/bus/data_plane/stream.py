@@ -79,6 +79,9 @@ class Stream(asyncio.BufferedProtocol):
         """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(parts)
+            if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES and self._writable.is_set():
+                # Before Python 3.12.9 and 3.13.2 (cpython#127655), asyncio's own transport overlooks its limit here.
+                self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 
     async def writable(self) -> None:
         """Wait until the socket takes more, or is lost."""

@@ -15,7 +15,7 @@ from shared.engine.cuda.kernels import PagedKernels, Rope
 from shared.engine.cuda.pages import Pages, pages_of
 from shared.engine.cuda.views import paged_view
 from shared.engine.llama_config import LlamaConfig
-from shared.engine.llama_ops import MIN_ROWS, LlamaPass
+from shared.engine.llama_ops import MIN_ROWS, ROWS_AT_ONCE, LlamaPass
 from shared.engine.llama_weights import LayerWeights
 from shared.engine.packed import PackedBatch, RowRule
 
@@ -36,7 +36,8 @@ class PagedOps:
         self.kernels = kernels
         self.kind = AttentionKind(scale=config.head_dim**-0.5)
         self.layers = paged_view(arena).unbind(0)
-        self.row_rule = RowRule(minimum=MIN_ROWS[dtype] if arena.device.type == "cpu" else 1, multiple=1)
+        on_cpu = arena.device.type == "cpu"
+        self.row_rule = RowRule(MIN_ROWS[dtype], ROWS_AT_ONCE[dtype]) if on_cpu else RowRule(1, 1)
         self._cosines, self._sines = (table.to(arena.device) for table in angles)
 
     def begin(self, batch: PackedBatch) -> LlamaPass:

@@ -33,7 +33,7 @@ FLAGS = (
     "-shared",
     "-fPIC",
 )
-# Matrix products on several threads; without it the library's are taken where there are several.
+# Several threads. Without it the kernels run on one, and products go to the library where there are to be several.
 _THREADS = "-fopenmp"
 _COMPILERS = ("c++", "g++", "clang++")
 _CPU_INFO = Path("/proc/cpuinfo")

@@ -1,6 +1,6 @@
 """The native kernels as functions of torch tensors: shapes are checked here, addresses go to the library.
 
-All tensors are on the CPU and of the cache's dtype, bfloat16 or float32, unless said otherwise. Nothing is allocated.
+All tensors are on the CPU and of the cache's dtype, bfloat16 or float32, unless said otherwise. No tensor is allocated.
 Fused runners and `native_attention` call these.
 """
 

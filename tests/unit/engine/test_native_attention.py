@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from attention_formula import formula
-from native_library import native_kernels, needs_compiler, plain_kernels, shared_kernels
+from native_library import lone_kernels, native_kernels, needs_compiler, plain_kernels, shared_kernels
 
 from shared.core import KvLayout
 from shared.engine.attention import AttentionKind
@@ -109,8 +109,10 @@ def test_threads_change_no_bit(dtype: str, kind: AttentionKind) -> None:
     """Also where slices differ so much in length that they are taken out of order."""
     case = Case(dtype, 14, 2, 64, (600, 1, 130, 65))
     for spans in ({0: (0, 600), 1: (0, 1), 2: (0, 130), 3: (64, 65)}, {1: (0, 1), 3: (64, 65), 0: (599, 600)}):
-        alone, shared = (case.attend(kernels, spans, kind) for kernels in (native_kernels(), shared_kernels()))
-        assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+        expected = case.attend(native_kernels(), spans, kind)
+        for kernels in (shared_kernels(), lone_kernels()):
+            found = case.attend(kernels, spans, kind)
+            assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def test_queries_and_keys_of_any_strides(kernels: Kernels) -> None:

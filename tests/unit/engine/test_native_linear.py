@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from native_library import native_kernels, needs_compiler, plain_kernels, shared_kernels
+from native_library import lone_kernels, native_kernels, needs_compiler, plain_kernels, shared_kernels
 
 from shared.engine.matrix import matrix
 from shared.engine.native import Kernels, NativeLinear
@@ -98,5 +98,6 @@ def test_what_has_no_native_product_gets_another(kernels: Kernels) -> None:
     assert not kernels.multiplies(torch.float32, 6)
 
 
-def test_a_library_without_the_instructions_says_so() -> None:
+def test_a_library_without_the_instructions_or_the_threads_says_so() -> None:
     assert not plain_kernels().multiplies(torch.bfloat16, 6)
+    assert not lone_kernels().multiplies(torch.bfloat16, 6)

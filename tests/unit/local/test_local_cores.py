@@ -45,13 +45,20 @@ def test_both_threads_of_a_core_go_to_one_worker() -> None:
 
 
 def test_workers_get_a_thread_of_a_core_each_where_there_are_more_of_them_than_cores() -> None:
+    """No core has two before each has one."""
     assert first(2, Machine(((0, 1),)), 2) == [Share(1, (0,)), Share(1, (1,))]
+    cores = ((0, 3), (1, 4), (2, 5))
+    assert [share.cpus for share in first(5, Machine(cores), 5)] == [(0,), (1,), (2,), (3,), (4,)]
+    assert [share.cpus for share in first(3, Machine(((0, 2), (1,))), 3)] == [(0,), (1,), (2,)]
 
 
 def test_a_machine_shared_by_quota_binds_nobody_to_its_cores() -> None:
     assert first(2, Machine(plain(64), quota=8.0), 2) == [Share(4), Share(4)]
     assert first(1, Machine(plain(64), quota=0.5), 2) == [Share(1)]
     assert first(1, Machine(plain(4), quota=4.0), 2) == [Share(2, (0, 1))]
+    two_threads_a_core = tuple((cpu, cpu + 8) for cpu in range(8))
+    assert first(1, Machine(two_threads_a_core, quota=8.0), 2) == [Share(4)]
+    assert first(1, Machine(two_threads_a_core, quota=12.0), 2) == [Share(4)]
 
 
 def siblings(folder: Path, lists: dict[int, str]) -> Path:

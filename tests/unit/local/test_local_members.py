@@ -45,7 +45,16 @@ def test_workers_take_turns_on_the_cores() -> None:
 def test_a_worker_gets_a_core_for_each_of_its_threads() -> None:
     for found in (crew(cores=range(4)), crew(cores=range(4), threads=2)):
         assert [flag(found[name], "--cores") for name in ("prefill-0", "decode-0")] == ["0,1", "2,3"]
-        assert [flag(found[name], "--threads") for name in ("prefill-0", "decode-0")] == ["2", "2"]
+        assert [flag(found[name], "--threads") for name in ("prefill-0", "decode-0")] == [None, None]
+
+
+def test_threads_are_said_where_the_cores_do_not_say_them() -> None:
+    """Elsewhere a setting of one service alone counts."""
+    two_threads_a_core = Machine(((0, 2), (1, 3)))
+    for machine in (two_threads_a_core, Machine(two_threads_a_core.cores, quota=2.5)):
+        found = {member.name: member for member in members(UpSettings(), NATS, machine)}
+        assert flag(found["decode-0"], "--threads") == "1"
+    assert flag(crew(cores=range(4), device="cuda")["decode-0"], "--threads") == "1"
 
 
 @pytest.mark.parametrize("changes", [{"device": "cuda"}, {"threads": 3}])

@@ -140,11 +140,16 @@ async def test_a_worker_whose_answer_cannot_be_read_is_told_to_forget(it: Settin
 
 
 @pytest.mark.parametrize(
-    ("worker", "forgetting"), [("d0", [(Role.DECODE, "d0")]), ("p0", [(Role.PREFILL, "p0"), (Role.DECODE, "d0")])]
+    ("worker", "forgetting", "counted"),
+    [
+        ("d0", [(Role.DECODE, "d0")], []),
+        ("p0", [(Role.PREFILL, "p0"), (Role.DECODE, "d0")], [(Role.DECODE, "d0")]),
+    ],
 )
 async def test_a_placement_cancelled_halfway_leaves_nothing_behind(
-    it: Setting, worker: str, forgetting: list[tuple[Role, str]]
+    it: Setting, worker: str, forgetting: list[tuple[Role, str]], counted: list[tuple[Role, str]]
 ) -> None:
+    """What a decode had granted counts as load until its next beat, which comes after it has let go."""
     it.workers.answers[worker] = [asyncio.Event()]
     async with Tasks("placing") as tasks:
         placing = tasks.start(it.place(), name="place")
@@ -156,6 +161,9 @@ async def test_a_placement_cancelled_halfway_leaves_nothing_behind(
     assert placing.cancelled()
     assert it.given_back == forgetting
     assert not it.workers.holding
+    assert [given.worker for given in it.fleet._given.all()] == counted
+    it.hear(decode_beat("d0", number=2))
+    assert not it.fleet._given.all()
 
 
 async def test_a_refused_placement_is_not_counted_as_load() -> None:

@@ -301,7 +301,7 @@ static int64_t tile_tokens_of(const AttendCall& call) {
     int64_t most = std::max<int64_t>(1, std::min<int64_t>(kBlockKeys, kMaxTileRows * call.kv_heads / call.heads)), tokens = 0;
     if (call.threads == 1) return most;
     for (int64_t s = 0; s < call.segment_count; s++) tokens += call.segments[s].tokens;
-    while (most > kBlockKeys / 4 && tokens * call.kv_heads < 4 * call.threads * most) most /= 2;
+    while (most >= kBlockKeys / 2 && tokens * call.kv_heads < 4 * call.threads * most) most /= 2;
     return most;
 }
 
@@ -354,7 +354,6 @@ static void attend_tile(Tile<Type>& tile, const AttendCall& call, const Unit& un
 template <class Type>
 static bool attend(const AttendCall& call) {
     using Stored = typename Type::Stored;
-    static thread_local Scratch scratch;
     static thread_local std::vector<Unit> listed;
     const Kind kind{call.scale, call.softcap, call.window};
     const int64_t tile_tokens = tile_tokens_of(call), tile_rows = tile_tokens * call.heads / call.kv_heads;
@@ -362,6 +361,7 @@ static bool attend(const AttendCall& call) {
     const Unit* units = listed.data();
     const int64_t count = static_cast<int64_t>(listed.size());
     const bool done = share(count, call.threads, [&](int64_t index) {
+        static thread_local Scratch scratch;
         Tile<Type> tile = tile_in<Type>(scratch, static_cast<int>(call.head_dim), static_cast<int>(tile_rows));
         // About what this thread will have next.
         const Unit& later = units[std::min(index + call.threads, count - 1)];
