@@ -47,10 +47,11 @@ def members(
 
 
 def _flags(settings: UpSettings, share: Share) -> list[str]:
-    """One worker's threads and cores. By itself it has a thread for each core. A GPU's worker needs one, on any."""
+    """Cores of one worker; its threads, where asked for or not one for each. A GPU's worker needs one, on any core."""
     if settings.device != "cpu":
         return ["--threads", str(settings.threads or 1)]
-    threads = ["--threads", str(share.threads)] if share.threads != len(share.cpus) else []
+    said = settings.threads or share.threads != len(share.cpus)
+    threads = ["--threads", str(share.threads)] if said else []
     return [*threads, *(["--cores", ",".join(map(str, share.cpus))] if share.cpus else [])]
 
 

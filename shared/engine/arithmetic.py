@@ -19,8 +19,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")
 
 
-def arithmetic(runner: Runner, layout: KvLayout, device: torch.device, kernels: AnyKernels | None) -> str:
-    """Such as `bfloat16 llama native avx512_bf16 torch-2.13`."""
+def arithmetic(
+    runner: Runner, layout: KvLayout, device: torch.device, kernels: AnyKernels | None, threads: int = 1
+) -> str:
+    """Such as `bfloat16 llama native-products avx512_bf16 torch-2.13`. `threads` compute its linear layers."""
     dtype = getattr(torch, layout.dtype)
     if isinstance(kernels, PagedKernels):
         by = "paged"
@@ -28,6 +30,8 @@ def arithmetic(runner: Runner, layout: KvLayout, device: torch.device, kernels: 
         by = "native" if kernels is not None and kernels.supports(dtype, layout.head_dim) else "torch"
     if runner.own_products:
         by += "-products"
+    elif threads > 1 and device.type == "cpu":
+        by += f"-{threads}-threads"
     path = type(runner).__module__.rpartition(".")[2].removesuffix("_runner")
     release = ".".join(torch.__version__.split(".")[:2])
     return " ".join((layout.dtype, path, by, _processor(device), f"torch-{release}"))

@@ -17,9 +17,9 @@ from torch import nn
 from shared.engine import attention, linear
 from shared.engine.checkpoint import Checkpoint
 from shared.engine.contract import OnLayer
-from shared.engine.llama_ops import ROWS_AT_ONCE
 from shared.engine.packed import PackedBatch, RowRule
 from shared.engine.support import ProbeAttention, check_config
+from shared.engine.team import ROWS_AT_ONCE
 from shared.errors import UnsupportedModel
 
 _VECTOR_ELEMENTS = 64
@@ -129,8 +129,9 @@ def _model_class(config: Any) -> Any:
 def _row_rule(model: Any) -> RowRule:
     """How many rows make a row's bits independent of its place and its neighbours.
 
-    Matrix kernels differ for fewer than two rows in bf16, fewer than four in float32. Element-wise kernels compute the
-    rest of a vector with other code than whole vectors, so every layer's output must be a whole number of them.
+    Matrix kernels differ for fewer than two rows in bf16 and fewer than four in float32, and there, on several threads,
+    for what whole fours leave over. Element-wise kernels compute the rest of a vector with other code than whole
+    vectors, so every layer's output must be a whole number of them.
     """
     config = model.config
     widths = {module.out_features for module in model.base_model.modules() if isinstance(module, nn.Linear)}

@@ -1,6 +1,7 @@
-"""Linear layers of a model's own modules: weights laid out once, as the CPU's bf16 matrix kernel wants them; threads.
+"""Linear layers of a model's own modules: laid out once, as the CPU's bf16 matrix kernel wants them, and on threads.
 
-Bit-identical to `torch.nn.Linear`, and about twice as fast at few rows. Knows no model; `general_runner` calls it.
+Packed ones have the bits of `torch.nn.Linear`, and are about twice as fast at few rows. Knows no model;
+`general_runner` calls it.
 """
 
 from __future__ import annotations
@@ -45,13 +46,21 @@ def pack_linears(model: nn.Module) -> None:
 
 def share_linears(model: nn.Module) -> None:
     """Compute every linear layer inside `model` on as many threads as torch has now."""
-    if not team.is_needed(next(model.parameters())):
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - slow to import, and only models of its own have any
+
+    if not team.helps_on(next(model.parameters()).device):
         return
     for module in model.modules():
-        if isinstance(module, nn.Linear | PackedLinear):
+        if isinstance(module, nn.Linear | PackedLinear | Conv1D):
             _share(module, Team())
 
 
-def _share(module: nn.Module, its: Team) -> None:
-    module.register_forward_pre_hook(lambda *_: its.__enter__())
-    module.register_forward_hook(lambda *_: its.__exit__(), always_call=True)
+def _share(module: nn.Module, threads: Team) -> None:
+    forward = module.forward
+
+    def shared(*arguments: torch.Tensor) -> torch.Tensor:
+        with threads:
+            result: torch.Tensor = forward(*arguments)
+            return result
+
+    setattr(module, "forward", shared)  # noqa: B010 - a method, to the type checker

@@ -11,10 +11,11 @@ import torch
 
 from shared.engine.attention import AttentionKind
 from shared.engine.llama_config import LlamaConfig
-from shared.engine.llama_ops import MIN_ROWS, ROWS_AT_ONCE, LlamaPass
+from shared.engine.llama_ops import MIN_ROWS, LlamaPass
 from shared.engine.llama_weights import LayerWeights
 from shared.engine.native import HeadNorms, Kernels, KvTable, RopeTables
 from shared.engine.packed import PackedBatch, RowRule
+from shared.engine.team import ROWS_AT_ONCE
 
 
 class NativeOps:

@@ -16,12 +16,11 @@ from shared.engine.attention import AttentionContext, AttentionKind
 from shared.engine.llama_config import LlamaConfig
 from shared.engine.llama_weights import LayerWeights
 from shared.engine.packed import PackedBatch, RowRule
+from shared.engine.team import ROWS_AT_ONCE
 
 VECTOR_ELEMENTS = 64
 MIN_ROWS = {torch.float32: 4, torch.bfloat16: 4}
 """Products of fewer rows have other bits: of 1 to 3 in float32, of 1 in bf16; there 4 rows take less time as well."""
-ROWS_AT_ONCE = {torch.float32: 4, torch.bfloat16: 1}
-"""On several threads, what is left over of so many rows has other bits, for some numbers of threads and rows."""
 
 
 class LlamaPass(Protocol):

@@ -36,7 +36,7 @@ def matrix(weight: torch.Tensor, bias: torch.Tensor | None, kernels: Kernels | N
         return kernels.linear(weight, bias)
     packs = linear.can_pack(weight.dtype, weight.device)
     product = _LibraryMatrix(weight, bias) if packs else _PlainMatrix(weight, bias)
-    return _SharedMatrix(product) if team.is_needed(weight) else product
+    return _SharedMatrix(product) if team.helps_on(weight.device) else product
 
 
 class _SharedMatrix:

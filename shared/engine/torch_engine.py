@@ -27,6 +27,7 @@ from shared.engine.packed import Piece, pack, tell_nobody
 from shared.engine.runner import AnyKernels, Runner
 from shared.engine.runner_kind import RunnerKind
 from shared.engine.sampling import SamplerState, sample
+from shared.engine.team import made_on
 from shared.errors import ConfigError, ContextExceeded, InvalidRequest
 
 _CPU_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -97,7 +98,7 @@ class TorchEngine:
     ) -> Self:
         """Load the model in `folder` with `kv_bytes` of KV memory; `threads` compute what can be shared bit by bit.
 
-        In the whole process torch has that many until this returns, then one.
+        On the calling thread torch has that many until this returns, then one.
 
         With `prefix_cache`, sequences find what others with the same beginning have left in KV memory.
 
@@ -110,14 +111,13 @@ class TorchEngine:
         if dtype not in _CPU_DTYPES:
             raise ConfigError(f"dtype {dtype} is not one of {', '.join(_CPU_DTYPES)}")
         place = cls._place(device)
-        torch.set_num_threads(threads)
         checkpoint = read_checkpoint(folder)
-        native_library = cls._native(cache, threads) if native_kernels else None
-        model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress, native=native_library)
-        kernels = cls._kernels(model.layout, native_library)
-        memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
-        built = model.runner(memory, kernels)
-        torch.set_num_threads(1)
+        with made_on(threads):
+            native_library = cls._native(cache, threads) if native_kernels else None
+            model = load_model(checkpoint, _CPU_DTYPES[dtype], place, runner, progress, native=native_library)
+            kernels = cls._kernels(model.layout, native_library)
+            memory = KvMemory(model.layout, kv_bytes, place, prefixes=prefix_cache)
+            built = model.runner(memory, kernels)
         parts = checkpoint.parts()
         spec = ModelSpec(
             name=name,
@@ -127,7 +127,7 @@ class TorchEngine:
             eos_token_ids=checkpoint.eos_token_ids,
             layout=model.layout,
             parts=parts,
-            arithmetic=arithmetic(built, model.layout, place, kernels),
+            arithmetic=arithmetic(built, model.layout, place, kernels, threads),
         )
         return cls(spec, built, memory, place)
 

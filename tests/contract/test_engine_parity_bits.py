@@ -23,6 +23,7 @@ SHAPES = {
     "llama": {"hidden_size": 192, "intermediate_size": 2048, "num_attention_heads": 3, "num_key_value_heads": 3},
     "llama-gqa": {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 12, "num_key_value_heads": 4},
     "gemma2": {},
+    "gpt2": {},
     "gpt_neox": {},
     "qwen3": {},
 }
@@ -35,16 +36,19 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
-    """With native kernels, without, or with them but the library's products, as on processors without bf16 ones."""
-    shape, dtype, kind, threads = request.param
+def loaded(shape: str, dtype: str, kind: str, threads: int, folder: Path) -> TorchEngine:
     sizes = {"max_position_embeddings": 1024, **SHAPES[shape]}
-    folder = save_tiny(shape.split("-")[0], tmp_path_factory.mktemp("model"), **sizes)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "library":
             patch.setattr(Kernels, "multiplies", lambda *_: False)
-        return load_engine(folder, dtype, native_kernels=kind != "torch", threads=threads)
+        model = save_tiny(shape.split("-", maxsplit=1)[0], folder, **sizes)
+        return load_engine(model, dtype, native_kernels=kind != "torch", threads=threads)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchEngine:
+    """With native kernels, without, or with them but the library's products, as on processors without bf16 ones."""
+    return loaded(*request.param, tmp_path_factory.mktemp("model"))
 
 
 def alone(engine: TorchEngine, prompt: list[int]) -> tuple[list[SampledToken], bytes]:
@@ -89,6 +93,22 @@ def test_tokens_do_not_depend_on_neighbours(engine: TorchEngine, turn: int) -> N
             engine.close(key)
         assert tokens == expected
         assert kv == expected_kv
+
+
+def test_own_products_have_the_same_bits_on_any_number_of_threads(tmp_path: Path) -> None:
+    (prompt,) = random_prompts([700])
+    engines = [loaded("llama", "bfloat16", "native", threads, tmp_path / str(threads)) for threads in THREADS]
+    if not engines[0].spec.arithmetic.count("products"):
+        pytest.skip("this processor has no bf16 products")
+    assert len({engine.spec.arithmetic for engine in engines}) == 1
+    expected = alone(engines[0], prompt)
+    assert all(alone(engine, prompt) == expected for engine in engines[1:])
+
+
+def test_torchs_products_name_their_threads(tmp_path: Path) -> None:
+    """Between numbers of threads they may round differently."""
+    names = {loaded("llama", "float32", "native", count, tmp_path / str(count)).spec.arithmetic for count in THREADS}
+    assert len(names) == len(THREADS)
 
 
 def test_prefill_computes_what_decode_computed(engine: TorchEngine) -> None:

@@ -80,7 +80,7 @@ class Stream(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(parts)
             if self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES and self._writable.is_set():
-                # Before Python 3.12.9 and 3.13.2 (cpython#127655), asyncio's own transport overlooks its limit here.
+                # In Python 3.12 before 3.12.9 and 3.13 before 3.13.2, asyncio's own transport overlooks its limit.
                 self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 
     async def writable(self) -> None:

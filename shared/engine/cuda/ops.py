@@ -15,9 +15,10 @@ from shared.engine.cuda.kernels import PagedKernels, Rope
 from shared.engine.cuda.pages import Pages, pages_of
 from shared.engine.cuda.views import paged_view
 from shared.engine.llama_config import LlamaConfig
-from shared.engine.llama_ops import MIN_ROWS, ROWS_AT_ONCE, LlamaPass
+from shared.engine.llama_ops import MIN_ROWS, LlamaPass
 from shared.engine.llama_weights import LayerWeights
 from shared.engine.packed import PackedBatch, RowRule
+from shared.engine.team import ROWS_AT_ONCE
 
 
 class PagedOps:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from shared.engine.linear import share_linears
 from shared.engine.matrix import matrix
-from shared.engine.team import Team
+from shared.engine.team import Team, made_on
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +46,15 @@ class Threads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[int] = []
-        self._real = nn.functional.linear
-        monkeypatch.setattr(nn.functional, "linear", self._linear)
+        monkeypatch.setattr(nn.functional, "linear", self._noting(nn.functional.linear))
+        monkeypatch.setattr(torch, "addmm", self._noting(torch.addmm))
 
-    def _linear(self, *arguments: torch.Tensor) -> torch.Tensor:
-        self.seen.append(torch.get_num_threads())
-        return self._real(*arguments)
+    def _noting(self, real: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def product(*arguments: torch.Tensor) -> torch.Tensor:
+            self.seen.append(torch.get_num_threads())
+            return real(*arguments)
+
+        return product
 
 
 @pytest.fixture
@@ -69,8 +73,9 @@ def test_a_matrix_keeps_the_threads_it_was_made_with(threads: Threads) -> None:
     assert threads.seen == [3, 1]
 
 
-def test_so_do_the_linear_layers_of_a_model(threads: Threads) -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.ModuleDict({"head": nn.Linear(8, 4)})["head"])
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_so_do_the_linear_layers_of_a_model(threads: Threads, kind: Callable[[int, int], nn.Module]) -> None:
+    model = nn.Sequential(kind(8, 8), nn.SiLU(), nn.ModuleDict({"head": kind(8, 8)})["head"])
     torch.set_num_threads(3)
     share_linears(model)
     torch.set_num_threads(1)
@@ -85,4 +90,12 @@ def test_so_do_the_linear_layers_of_a_model(threads: Threads) -> None:
 def test_on_one_thread_nothing_is_in_the_way() -> None:
     model = nn.Sequential(nn.Linear(8, 8))
     share_linears(model)
-    assert not model[0]._forward_hooks
+    assert "forward" not in vars(model[0])
+
+
+def test_what_is_made_on_threads_leaves_one_behind() -> None:
+    with made_on(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 1
+    with pytest.raises(RuntimeError), made_on(3):
+        raise RuntimeError

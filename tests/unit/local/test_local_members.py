@@ -43,9 +43,19 @@ def test_workers_take_turns_on_the_cores() -> None:
 
 
 def test_a_worker_gets_a_core_for_each_of_its_threads() -> None:
-    for found in (crew(cores=range(4)), crew(cores=range(4), threads=2)):
+    for found, threads in ((crew(cores=range(4)), None), (crew(cores=range(4), threads=2), "2")):
         assert [flag(found[name], "--cores") for name in ("prefill-0", "decode-0")] == ["0,1", "2,3"]
-        assert [flag(found[name], "--threads") for name in ("prefill-0", "decode-0")] == [None, None]
+        assert [flag(found[name], "--threads") for name in ("prefill-0", "decode-0")] == [threads, threads]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(0, 3), (2, 2)])
+def test_threads_asked_for_here_count_more_than_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, asked: int, threads: int
+) -> None:
+    monkeypatch.setenv("BATON_DECODE_THREADS", "3")
+    decode = crew(cores=range(4), threads=asked)["decode-0"]
+    settings = load_settings(KINDS["decode"], "decode", decode.arguments)
+    assert settings.engine_threads == threads  # type: ignore[attr-defined]
 
 
 def test_threads_are_said_where_the_cores_do_not_say_them() -> None:
