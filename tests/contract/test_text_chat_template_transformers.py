@@ -61,8 +61,9 @@ def reference() -> PreTrainedTokenizerFast:
 def test_renders_as_transformers_does(
     reference: PreTrainedTokenizerFast, name: str, chat: list[dict[str, Any]], add_generation_prompt: bool
 ) -> None:
-    if "reasoning" in chat[-1] and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 21):
-        pytest.skip("transformers before 5.21 knows one name for reasoning")
+    release = tuple(map(int, transformers.__version__.split(".")[:2]))
+    if release < (5, 23) and any("reasoning" in message or message["content"] is None for message in chat):
+        pytest.skip("older releases of transformers know one name for reasoning, and hand over content that is null")
     expected = reference.apply_chat_template(
         chat, chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=add_generation_prompt
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,6 +14,4 @@ if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="Triton is not installed: it belongs to torch's CUDA builds")
 if DEVICE.type == "cpu":
-    if importlib.metadata.version("triton").startswith("3.6.") and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
-        pytest.skip("the interpreter of Triton 3.6 does not work with NumPy from 2.4 on", allow_module_level=True)
     import triton_interpreter  # noqa: F401

@@ -1,7 +1,8 @@
 """Triton's interpreter with bfloat16 as a GPU has it.
 
 numpy has no bfloat16: the interpreter keeps it as 16-bit integers, cuts it off where a GPU rounds to nearest even, and
-multiplies matrices of it as integers. Here both are put right. Import this before any kernel is defined.
+multiplies matrices of it as integers. Here both are put right, and so is what Triton 3.6 asks of numpy that numpy no
+longer does. Import this before any kernel is defined.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 _CAST = interpreter.InterpreterBuilder.cast_impl
+_PATCH_TENSOR = interpreter._patch_lang_tensor
 
 
 def _widened(data: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
@@ -47,6 +49,13 @@ def _fp_to_fp(self: Any, source: Any, target: Any, _rounding: Any) -> Any:
     return _cast(self, source, target)
 
 
+def _patch_tensor(tensor: Any, scope: Any) -> None:
+    """A tensor of one number, whatever its shape, can be the end of a range."""
+    _PATCH_TENSOR(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+
+interpreter._patch_lang_tensor = _patch_tensor
 interpreter.InterpreterBuilder.cast_impl = _cast
 interpreter.InterpreterBuilder.create_dot = _dot
 interpreter.InterpreterBuilder.create_fp_to_fp = _fp_to_fp
