@@ -39,7 +39,7 @@ class Machine(msgspec.Struct, frozen=True):
         Workers run on any core where one alone has more threads than there are cores, and where a quota says that the
         machine has other users, who may be bound to the same.
         """
-        cores = self.cores if len(self.cores) >= workers else _halves(self.cores)
+        cores = self.cores if len(self.cores) >= workers else _cpus_apart(self.cores)
         count: float = len(cores)
         limited = self.quota is not None and self.quota < sum(map(len, self.cores))
         if self.quota is not None and limited:
@@ -56,7 +56,7 @@ def machine(allowed: Iterable[int]) -> Machine:
     return Machine(whole_cores(allowed), quota())
 
 
-def _halves(cores: Sequence[Core]) -> tuple[Core, ...]:
+def _cpus_apart(cores: Sequence[Core]) -> tuple[Core, ...]:
     """Every CPU for itself: the first of each core before the second of any."""
     ranks = itertools.zip_longest(*cores)
     return tuple((cpu,) for rank in ranks for cpu in rank if cpu is not None)

@@ -46,10 +46,10 @@ def pack_linears(model: nn.Module) -> None:
 
 def share_linears(model: nn.Module) -> None:
     """Compute every linear layer inside `model` on as many threads as torch has now."""
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - slow to import, and only models of its own have any
-
     if not team.helps_on(next(model.parameters()).device):
         return
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - slow to import, and only models of its own have any
+
     for module in model.modules():
         if isinstance(module, nn.Linear | PackedLinear | Conv1D):
             _share(module, Team())

@@ -109,13 +109,7 @@ class Kernels:
             _require(one.shape == (table.rows, table.kv_heads, table.head_dim), name, one)
             _require(one.dtype == table.dtype and one.stride(2) == 1, name, one)
         call = StoreCall(
-            table.address,
-            table.count,
-            _BF16[table.dtype],
-            table.kv_heads,
-            table.head_dim,
-            table.layer_stride * layer,
-            table.head_stride,
+            *_cache_of(table, layer),
             key.data_ptr(),
             value.data_ptr(),
             key.stride(0),
@@ -140,13 +134,7 @@ class Kernels:
         _require(heads > 0 and qkv.shape[1] % table.head_dim == 0 and table.head_dim <= _MAX_HEAD_DIM, "qkv", qkv)
         _require(rope.cos.shape[0] >= table.positions and 2 * rope.cos.shape[1] <= table.head_dim, "cos", rope.cos)
         call = RopeCall(
-            table.address,
-            table.count,
-            _BF16[table.dtype],
-            table.kv_heads,
-            table.head_dim,
-            table.layer_stride * layer,
-            table.head_stride,
+            *_cache_of(table, layer),
             qkv.data_ptr(),
             heads,
             rope.cos.data_ptr(),
@@ -190,6 +178,12 @@ class Kernels:
         call = SiluCall(_BF16[out.dtype], rows, width, self.threads, gate_up.data_ptr(), out.data_ptr())
         if self._silu_mul(call):
             raise MemoryError("no memory for the activation")
+
+
+def _cache_of(table: KvTable, layer: int) -> tuple[int, ...]:
+    """What calls that write to the cache begin with."""
+    shape = (_BF16[table.dtype], table.kv_heads, table.head_dim)
+    return (table.address, table.count, *shape, table.layer_stride * layer, table.head_stride)
 
 
 def _require(fits: bool, name: str, tensor: torch.Tensor) -> None:
